@@ -1,0 +1,5 @@
+"""`python -m fireside` is `fireside`."""
+
+from fireside.cli import main
+
+main()

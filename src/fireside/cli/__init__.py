@@ -1,0 +1,10 @@
+"""The command line: `fireside say`, `clone`, `convert`, `voices`. Light to import: models load inside commands."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Entry point of the `fireside` script."""
+    from fireside.cli.app import app
+
+    app()

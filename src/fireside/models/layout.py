@@ -1,0 +1,1 @@
+"""How text and speech take turns in the LM's sequence: one definition for training and for decoding."""

@@ -1,0 +1,97 @@
+"""What a caller asks of the engine and what comes back: plain records, no behaviour of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fireside.voices import Voice
+
+MIN_SPEED = 0.5
+MAX_SPEED = 2.0
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """One utterance to make: a text in a voice, or given speech tokens in a voice (conversion, benchmarks).
+
+    Exactly one of `text` and `tokens` is set. `speed` > 1 is faster (the mel is interpolated in time). `seed`
+    drives sampling only; None draws one. `control` holds text-token ids put before the text (an instruction);
+    `use_prompt_text` false leaves the voice's prompt out of the LM (cross-lingual, instruct), never out of the
+    flow. `hops` is how many chunks of the flow's mask are made at a time, the last entry for all that follow:
+    small at first for an early first sound. It changes how the audio is cut, never the audio.
+    """
+
+    voice: Voice
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    speed: float = 1.0
+    seed: int | None = None
+    control: tuple[int, ...] = ()
+    use_prompt_text: bool = True
+    hops: tuple[int, ...] = (1, 1, 2)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where a request's time went, in seconds of wall clock; `ttfa` and `total` count from `submit`.
+
+    LM, flow and vocoder times are those of the batched calls the request took part in. `audible_ttfa` is the time
+    to the first sample above -40 dBFS. `rtf` is total / audio_seconds (infinite before any audio).
+    """
+
+    front_end: float = 0.0
+    lm_prefill: float = 0.0
+    lm_decode: float = 0.0
+    flow: float = 0.0
+    vocoder: float = 0.0
+    ttfa: float = 0.0
+    audible_ttfa: float = 0.0
+    total: float = 0.0
+    audio_seconds: float = 0.0
+    lm_tokens: int = 0
+
+    @property
+    def rtf(self) -> float:
+        """Processing time over audio time."""
+        return self.total / self.audio_seconds if self.audio_seconds > 0 else float("inf")
+
+    def plus(self, **changes: float) -> Timings:
+        """A copy with some fields increased."""
+        return replace(self, **{name: getattr(self, name) + value for name, value in changes.items()})
+
+
+@dataclass(frozen=True)
+class AudioChunk:
+    """A piece of a request's audio, in order. `timings` are those up to this chunk; `final` marks the last."""
+
+    samples: np.ndarray = field(repr=False)
+    sample_rate: int
+    index: int
+    final: bool
+    timings: Timings
+    tokens: tuple[int, ...] = field(default=(), repr=False)
+    """Speech tokens spoken in this chunk (before `speed`)."""
+
+    @property
+    def seconds(self) -> float:
+        """Length of this chunk."""
+        return len(self.samples) / self.sample_rate
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a request is: words of the text given to the LM so far, of all of them, and audio made."""
+
+    done: int
+    total: int
+    audio_seconds: float
+
+
+def all_tokens(chunks: Sequence[AudioChunk]) -> list[int]:
+    """The speech tokens of a request, from its chunks."""
+    return [token for chunk in chunks for token in chunk.tokens]

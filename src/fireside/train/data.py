@@ -1,0 +1,209 @@
+"""Features on disk for training: written once from parquet shards, read as memory maps by every training loop.
+
+A feature folder holds `index.jsonl` (a row per utterance, with offsets) and one flat binary file per kind of feature.
+All kinds are cut to whole speech tokens, so that one token is 2 mel frames, 4 log-mel frames and 960 samples.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fireside.audio.features import MelSpectrogram, kaldi_fbank, whisper_log_mel
+from fireside.audio.resample import resample
+from fireside.errors import AudioError
+
+SAMPLE_RATE = 24000
+SAMPLES_PER_TOKEN = 960
+# kind -> (file, dtype, values per entry, entries per speech token)
+KINDS: dict[str, tuple[str, str, int, int]] = {
+    "wav": ("wav24.i16", "<i2", 1, 960),
+    "mel": ("mel.f16", "<f2", 80, 2),
+    "logmel": ("logmel.f16", "<f2", 128, 4),
+    "f0": ("f0.f32", "<f4", 1, 2),
+    "embedding": ("campplus.f32", "<f4", 192, 0),
+    "tokens": ("speech_tokens.i16", "<i2", 1, 1),
+}
+
+Row = dict[str, Any]
+
+
+class FeatureStore:
+    """Reads a feature folder; every accessor takes a row of `rows` and returns a numpy array.
+
+    wav: float32 [samples] at 24 kHz; mel: float32 [frames, 80] at 50 Hz, natural log; logmel: float32 [frames, 128] at
+    100 Hz; f0: float32 [frames] in Hz at 50 Hz, 0 where unvoiced; embedding: float32 [192], unit length;
+    tokens: int64 [tokens] at 25 Hz.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        with (self.folder / "index.jsonl").open(encoding="utf-8") as lines:
+            self.rows: list[Row] = [json.loads(line) for line in lines]
+        self._maps: dict[str, np.ndarray] = {}
+
+    def select(self, split: str, corpus: str | None = None) -> list[Row]:
+        """The rows of a split ('train' or 'val'), of one corpus or of all."""
+        return [row for row in self.rows if row["split"] == split and corpus in (None, row["corpus"])]
+
+    def _map(self, kind: str) -> np.ndarray:
+        if kind not in self._maps:
+            name, dtype, width, _ = KINDS[kind]
+            flat = np.memmap(self.folder / name, dtype=dtype, mode="r")
+            self._maps[kind] = flat.reshape(-1, width) if width > 1 else flat
+        return self._maps[kind]
+
+    def _slice(self, kind: str, row: Row) -> np.ndarray:
+        per_token = KINDS[kind][3]
+        start = row["first_token"] * per_token
+        return self._map(kind)[start : start + row["tokens"] * per_token]
+
+    def wav(self, row: Row) -> np.ndarray:
+        return self._slice("wav", row).astype(np.float32) / 32768.0
+
+    def mel(self, row: Row) -> np.ndarray:
+        return self._slice("mel", row).astype(np.float32)
+
+    def logmel(self, row: Row) -> np.ndarray:
+        return self._slice("logmel", row).astype(np.float32)
+
+    def f0(self, row: Row) -> np.ndarray:
+        return np.array(self._slice("f0", row))
+
+    def embedding(self, row: Row) -> np.ndarray:
+        return np.array(self._map("embedding")[row["number"]])
+
+    def tokens(self, row: Row) -> np.ndarray:
+        return self._slice("tokens", row).astype(np.int64)
+
+    def write_tokens(self, tokens: list[np.ndarray]) -> None:
+        """Write the speech tokens of all rows, in the order of `rows`; lengths must be those of the index."""
+        flat = np.concatenate([np.asarray(ids, dtype="<i2") for ids in tokens])
+        if len(flat) != sum(row["tokens"] for row in self.rows):
+            raise AudioError("the speech tokens do not have the lengths of the index; prepare the features again.")
+        flat.tofile(self.folder / KINDS["tokens"][0])
+
+
+def f0_track(audio: np.ndarray, frames: int) -> np.ndarray:
+    """F0 in Hz at the centres of the mel frames (10 ms + 20 ms i), 0 where unvoiced: WORLD's DIO with StoneMask."""
+    import pyworld
+
+    wave = audio.astype(np.float64)
+    coarse, times = pyworld.dio(wave, SAMPLE_RATE, f0_floor=60.0, f0_ceil=550.0, frame_period=10.0)
+    f0 = pyworld.stonemask(wave, coarse, times, SAMPLE_RATE)[1::2][:frames]
+    return np.pad(f0, (0, frames - len(f0))).astype("<f4")
+
+
+@dataclass
+class _Extractor:
+    """What one worker process keeps: the teacher of speaker embeddings and the mel filter bank."""
+
+    campplus: Any
+    mel: MelSpectrogram
+
+    def __call__(self, item: tuple[Row, bytes]) -> tuple[Row, dict[str, bytes]]:
+        import soundfile
+
+        row, audio_bytes = item
+        audio, rate = soundfile.read(io.BytesIO(audio_bytes), dtype="float32")
+        wave = torch.from_numpy(audio)
+        wave24 = resample(wave[None], rate, SAMPLE_RATE)[0] if rate != SAMPLE_RATE else wave
+        peak = float(wave24.abs().max())
+        if peak > 1.0:
+            wave24 = wave24 / peak
+        tokens = len(wave24) // SAMPLES_PER_TOKEN
+        wave24 = wave24[: tokens * SAMPLES_PER_TOKEN]
+        wave16 = resample(wave24[None], SAMPLE_RATE, 16000)[0]
+        fbank = kaldi_fbank(wave16)
+        fbank = (fbank - fbank.mean(0)).numpy()[None]
+        embedding = self.campplus.run(None, {"input": fbank})[0].ravel()
+        features = {
+            "wav": (wave24 * 32767.0).round().clamp(-32768, 32767).numpy().astype("<i2"),
+            "mel": self.mel(wave24[None])[0].T[: 2 * tokens].numpy().astype("<f2"),
+            "logmel": whisper_log_mel(wave16).T[: 4 * tokens].numpy().astype("<f2"),
+            "f0": f0_track(wave24.numpy(), 2 * tokens),
+            "embedding": (embedding / np.linalg.norm(embedding)).astype("<f4"),
+        }
+        row["tokens"] = tokens
+        row["max_hz"] = min(rate, SAMPLE_RATE) // 2
+        return row, {kind: np.ascontiguousarray(value).tobytes() for kind, value in features.items()}
+
+
+_worker: _Extractor | None = None
+
+
+def _start_worker(campplus: str) -> None:
+    global _worker  # one per worker process: what a process pool offers for state that cannot be pickled
+    import onnxruntime
+
+    torch.set_num_threads(1)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(campplus, options)
+    _worker = _Extractor(session, MelSpectrogram())
+
+
+def _extract(item: tuple[Row, bytes]) -> tuple[Row, dict[str, bytes]]:
+    if _worker is None:
+        raise RuntimeError("the worker was not started")
+    return _worker(item)
+
+
+def _utterances(corpus: Path, speakers: Path | None) -> Iterator[tuple[Row, bytes]]:
+    """All utterances of the corpus shards, then of the real recordings, with their split.
+
+    Held out: every twentieth utterance of the corpus and every tenth real person, by a checksum of their name.
+    """
+    import pyarrow.parquet
+
+    for shard in sorted(corpus.glob("*.parquet")):
+        for record in pyarrow.parquet.read_table(shard).to_pylist():
+            audio = record.pop("audio")
+            held_out = zlib.crc32(record["utt"].encode()) % 20 == 0
+            yield {**record, "corpus": "kokoro", "split": "val" if held_out else "train"}, audio
+    if speakers is not None:
+        for record in pyarrow.parquet.read_table(speakers).to_pylist():
+            audio = record.pop("audio")
+            held_out = zlib.crc32(record["spk"].encode()) % 10 == 0
+            split = "val" if held_out else "train"
+            yield {**record, "text": "", "speed": 1.0, "corpus": "librispeech", "split": split}, audio
+
+
+def prepare(corpus: Path, speakers: Path | None, campplus: Path, out: Path, workers: int = 2) -> int:
+    """Write the feature folder `out` from parquet shards; returns the number of utterances.
+
+    corpus: folder of shards with `utt, text, lang, spk, speed, audio`; speakers: a parquet of real people or None;
+    campplus: the ONNX network whose embeddings are the targets of the speaker encoder.
+    """
+    from tqdm import tqdm
+
+    out.mkdir(parents=True, exist_ok=True)
+    files = {kind: (out / KINDS[kind][0]).open("wb") for kind in KINDS if kind != "tokens"}
+    first_token = 0
+    context = multiprocessing.get_context("spawn")
+    with (
+        (out / "index.tmp").open("w", encoding="utf-8") as index,
+        context.Pool(workers, _start_worker, (str(campplus),)) as pool,
+    ):
+        work = pool.imap(_extract, _utterances(corpus, speakers), chunksize=4)
+        number = 0
+        for row, features in tqdm(work, desc="prepare", unit="utt"):
+            row.update(number=number, first_token=first_token)
+            for kind, value in features.items():
+                files[kind].write(value)
+            index.write(json.dumps(row, ensure_ascii=False) + "\n")
+            first_token += row["tokens"]
+            number += 1
+    for file in files.values():
+        file.close()
+    (out / "index.tmp").replace(out / "index.jsonl")
+    return number

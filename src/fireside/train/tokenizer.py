@@ -1,0 +1,313 @@
+"""Trains the FSQ speech tokenizer from nothing, then writes the speech tokens of the whole corpus.
+
+Two teachers at once: phones (CTC after the quantiser), so that words survive, and a speaker-conditioned regression of
+mel and pitch contour, so that prosody survives. The speaker's part of the sound comes from the embedding; the code
+need not carry it.
+
+    python -m fireside.train.tokenizer --features runs/features --phones runs/phones.jsonl --out runs/tokenizer
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fireside.models.config import TokenizerConfig
+from fireside.models.speech_tokenizer import BLANK, SpeechTokenizer
+from fireside.text.phones import PHONES, is_spoken
+from fireside.train.data import FeatureStore, Row
+from fireside.train.loop import Average, Run, RunConfig
+
+SPEAKER_DIM = 192
+N_MELS = 80
+
+
+@dataclass
+class Batch:
+    """Padded utterances. log_mel [B, 128, 4T]; lengths [B] in tokens; mel [B, 2T, 80]; f0 [B, 2T]; speaker [B, 192]."""
+
+    log_mel: Tensor
+    lengths: Tensor
+    mel: Tensor
+    mel_bins: Tensor
+    f0: Tensor
+    speaker: Tensor
+    phones: Tensor
+    phone_lengths: Tensor
+
+
+class Regressor(nn.Module):
+    """Codes and speaker to mel, relative log-f0 and voicing, two frames a token; used in training only."""
+
+    def __init__(self, levels: int, dim: int = 256) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(levels + SPEAKER_DIM, dim)
+        self.convs = nn.ModuleList(nn.Conv1d(dim, dim, 5, padding=2) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.out = nn.Linear(dim, 2 * (N_MELS + 2))
+
+    def forward(self, codes: Tensor, speaker: Tensor) -> Tensor:
+        """codes [B, T, levels], speaker [B, 192] -> [B, 2T, 82]."""
+        x = self.inputs(torch.cat([codes, speaker[:, None].expand(-1, codes.shape[1], -1)], -1))
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = x + F.gelu(conv(norm(x).transpose(1, 2)).transpose(1, 2))
+        return self.out(x).reshape(len(codes), -1, N_MELS + 2)
+
+
+class Trainee(nn.Module):
+    """The tokenizer and what only its training needs."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.tokenizer = SpeechTokenizer(config)
+        self.regressor = Regressor(len(config.fsq_levels))
+
+    def losses(self, batch: Batch, log_mel: Tensor) -> dict[str, Tensor]:
+        """CTC, mel L1, pitch contour L1 and voicing; `log_mel` may be an augmented form of the batch's."""
+        with torch.autocast("cpu", torch.bfloat16):
+            codes, ids = self.tokenizer.quantise(log_mel, batch.lengths)
+            logits = self.tokenizer.ctc_logits(codes, batch.lengths)
+            predicted = self.regressor(codes, batch.speaker).float()
+        spoken = batch.phone_lengths > 0
+        scores = logits[spoken].float().log_softmax(-1).transpose(0, 1)
+        ctc = F.ctc_loss(
+            scores, batch.phones[spoken], batch.lengths[spoken], batch.phone_lengths[spoken],
+            blank=BLANK, reduction="sum", zero_infinity=True,
+        ) / batch.phone_lengths.sum()  # fmt: skip
+        frames = torch.arange(batch.mel.shape[1])[None] < 2 * batch.lengths[:, None]
+        bins = torch.arange(N_MELS)[None] < batch.mel_bins[:, None]
+        seen = frames[:, :, None] & bins[:, None]
+        mel = (predicted[..., :N_MELS] - batch.mel).abs()[seen].mean()
+        voiced = (batch.f0 > 0) & frames
+        log_f0 = torch.where(voiced, batch.f0.clamp(min=1).log2(), 0.0)
+        mean = log_f0.sum(1) / voiced.sum(1).clamp(min=1)
+        pitch = (predicted[..., N_MELS] - (log_f0 - mean[:, None])).abs()[voiced].mean()
+        voicing = F.binary_cross_entropy_with_logits(predicted[..., N_MELS + 1], (batch.f0 > 0).float(), frames.float())
+        used = ids[torch.arange(ids.shape[1])[None] < batch.lengths[:, None]]
+        counts = torch.bincount(used).float()
+        share = counts[counts > 0] / counts.sum()
+        return {
+            "loss": ctc + 0.5 * mel + pitch + 0.2 * voicing,
+            "ctc": ctc.detach(),
+            "mel": mel.detach(),
+            "pitch": pitch.detach(),
+            "perplexity": (-(share * share.log()).sum()).exp(),
+        }
+
+
+def augment(log_mel: Tensor, lengths: Tensor, rng: random.Random) -> Tensor:
+    """Rooms and microphones for a Whisper log-mel batch: gain and equaliser, a noise floor, band limits, gaps.
+
+    One unit of the feature is 40 dB, so 0.1 is 4 dB.
+    """
+    batch, bins, frames = log_mel.shape
+    out = log_mel.clone()
+    for i in range(batch):
+        if rng.random() < 0.5:
+            knots = torch.randn(1, 1, rng.choice([3, 5, 8])) * 0.08
+            out[i] += F.interpolate(knots, size=bins, mode="linear", align_corners=True)[0, 0][:, None]
+        if rng.random() < 0.2:
+            out[i, rng.randint(70, bins - 1) :] = float(out[i].min())
+        if rng.random() < 0.4:
+            level = float(out[i].mean()) + rng.uniform(-0.6, 0.1)
+            tilt = torch.linspace(rng.uniform(-0.1, 0.3), rng.uniform(-0.3, 0.1), bins)[:, None]
+            noise = level + tilt + 0.25 * torch.empty(bins, frames).exponential_().clamp(min=1e-3).log10()
+            out[i] = torch.log10(10 ** (4 * out[i]) + 10 ** (4 * noise)) / 4
+        if rng.random() < 0.3:
+            start, width = rng.randrange(bins - 16), rng.randint(4, 16)
+            out[i, start : start + width] = out[i].mean()
+        if rng.random() < 0.3:
+            start, width = rng.randrange(max(1, int(lengths[i]) * 4 - 12)), rng.randint(4, 12)
+            out[i, :, start : start + width] = out[i].mean()
+    return out
+
+
+def read_phones(file: Path) -> dict[str, list[list[int]]]:
+    """utt -> words -> sounds (ids without pauses and boundaries) of the prepared phones file."""
+    phones = {}
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            words = [[token for token in word if is_spoken(token)] for word in row["words"]]
+            phones[row["utt"]] = [word for word in words if word]
+    return phones
+
+
+def collate(store: FeatureStore, rows: list[Row], phones: dict[str, list[list[int]]]) -> Batch:
+    """Read and pad utterances."""
+    longest = max(row["tokens"] for row in rows)
+
+    def padded(arrays: list[np.ndarray], size: int, fill: float = 0.0) -> Tensor:
+        out = torch.full((len(arrays), size, *arrays[0].shape[1:]), fill)
+        for i, array in enumerate(arrays):
+            out[i, : len(array)] = torch.from_numpy(array)
+        return out
+
+    targets = [[phone for word in phones.get(row["utt"], []) for phone in word] for row in rows]
+    targets = [t if len(t) < 0.9 * row["tokens"] else [] for t, row in zip(targets, rows, strict=True)]
+    phone_ids = torch.zeros(len(rows), max(1, *map(len, targets)), dtype=torch.long)
+    for i, target in enumerate(targets):
+        phone_ids[i, : len(target)] = torch.tensor(target)
+    bins = [N_MELS if row["max_hz"] >= 12000 else 65 for row in rows]
+    return Batch(
+        log_mel=padded([store.logmel(row) for row in rows], 4 * longest).transpose(1, 2).contiguous(),
+        lengths=torch.tensor([row["tokens"] for row in rows]),
+        mel=padded([store.mel(row) for row in rows], 2 * longest),
+        mel_bins=torch.tensor(bins),
+        f0=padded([store.f0(row) for row in rows], 2 * longest),
+        speaker=torch.stack([torch.from_numpy(store.embedding(row)) for row in rows]),
+        phones=phone_ids,
+        phone_lengths=torch.tensor([len(target) for target in targets]),
+    )
+
+
+def batches(rows: list[Row], tokens: int, rng: random.Random) -> Iterator[list[Row]]:
+    """Endless batches of about `tokens` padded tokens, of rows of similar length, in random order."""
+    while True:
+        order = sorted(rows, key=lambda row: row["tokens"] * rng.uniform(0.9, 1.1))
+        groups: list[list[Row]] = [[]]
+        for row in order:
+            longest = max([row["tokens"], *(r["tokens"] for r in groups[-1])])
+            if groups[-1] and longest * (len(groups[-1]) + 1) > tokens:
+                groups.append([])
+            groups[-1].append(row)
+        rng.shuffle(groups)
+        yield from groups
+
+
+@torch.inference_mode()
+def validate(trainee: Trainee, store: FeatureStore, rows: list[Row], phones: dict) -> dict[str, float]:
+    """Phone error rate of greedy CTC and the regression losses over validation rows."""
+    trainee.eval()
+    sums: dict[str, list[float]] = {}
+    wrong = total = 0
+    for group in next_epoch(rows):
+        batch = collate(store, group, phones)
+        for name, value in trainee.losses(batch, batch.log_mel).items():
+            sums.setdefault(name, []).append(float(value))
+        codes, _ = trainee.tokenizer.quantise(batch.log_mel, batch.lengths)
+        best = trainee.tokenizer.ctc_logits(codes, batch.lengths).argmax(-1)
+        for i, length in enumerate(batch.lengths.tolist()):
+            target = batch.phones[i, : batch.phone_lengths[i]].tolist()
+            if target:
+                heard = [int(p) for p in torch.unique_consecutive(best[i, :length]) if p != BLANK]
+                wrong += edit_distance(heard, target)
+                total += len(target)
+    trainee.train()
+    return {**{name: float(np.mean(values)) for name, values in sums.items()}, "per": wrong / max(1, total)}
+
+
+def next_epoch(rows: list[Row], size: int = 16) -> Iterator[list[Row]]:
+    """Every row once, in groups of similar length."""
+    order = sorted(rows, key=lambda row: row["tokens"])
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def edit_distance(a: list[int], b: list[int]) -> int:
+    """Levenshtein distance."""
+    costs = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        diagonal, costs[0] = costs[0], i
+        for j, y in enumerate(b, 1):
+            diagonal, costs[j] = costs[j], min(costs[j] + 1, costs[j - 1] + 1, diagonal + (x != y))
+    return costs[-1]
+
+
+def train(features: Path, phones_file: Path, out: Path, run_config: RunConfig, tokens_per_step: int) -> None:
+    """Train within the time budget; weights go to OUT/tokenizer.safetensors, the config to OUT/config.json."""
+    torch.manual_seed(run_config.seed)
+    rng = random.Random(run_config.seed)
+    store, phones = FeatureStore(features), read_phones(phones_file)
+    config = TokenizerConfig(ctc_vocab_size=len(PHONES))
+    trainee = Trainee(config)
+    optimizer = torch.optim.AdamW(trainee.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    average = Average(trainee, run_config.ema_decay)
+    run = Run(out, run_config)
+    run.restore(model=trainee, optimizer=optimizer, ema=average)
+    (out / "config.json").write_text(config.model_dump_json(indent=1))
+
+    def weights() -> dict[str, Tensor]:
+        prefix = "tokenizer."
+        return {k.removeprefix(prefix): v for k, v in average.weights().items() if k.startswith(prefix)}
+
+    train_rows = store.select("train")
+    val_rows = [row for row in store.select("val") if row["lang"] != "real"]
+    averaged = Trainee(config)
+    for group in batches(train_rows, tokens_per_step, rng):
+        if not run.go_on():
+            break
+        batch = collate(store, group, phones)
+        losses = trainee.losses(batch, augment(batch.log_mel, batch.lengths, rng))
+        run.set_rate(optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(trainee.parameters(), run_config.grad_clip)
+        optimizer.step()
+        average.update(trainee)
+        run.log(losses)
+        if run.step % 500 == 0:
+            averaged.load_state_dict(average.weights())
+            run.scalars("val", validate(averaged, store, val_rows, phones))
+        run.save_if_due({"tokenizer.safetensors": weights}, model=trainee, optimizer=optimizer, ema=average)
+    averaged.load_state_dict(average.weights())
+    run.scalars("val", validate(averaged, store, val_rows, phones))
+    run.save({"tokenizer.safetensors": weights}, model=trainee, optimizer=optimizer, ema=average)
+
+
+@torch.inference_mode()
+def write_tokens(features: Path, phones_file: Path, tokenizer: SpeechTokenizer) -> None:
+    """Write the speech tokens of all utterances, and `blocks.jsonl`: words with their ends in tokens."""
+    store = FeatureStore(features)
+    with phones_file.open(encoding="utf-8") as lines:
+        words_of = {row["utt"]: row["words"] for row in map(json.loads, lines)}
+    tokens, tokenizer = [], tokenizer.eval()
+    with (features / "blocks.jsonl").open("w", encoding="utf-8") as out:
+        for row in tqdm(store.rows, desc="tokens", unit="utt"):
+            log_mel = torch.from_numpy(store.logmel(row).T.copy())[None]
+            ids = tokenizer.encode(log_mel)[0]
+            tokens.append(ids.numpy())
+            words = words_of.get(row["utt"])
+            sounds = [[token for token in word if is_spoken(token)] for word in words or []]
+            if not words or not all(sounds) or sum(map(len, sounds)) >= 0.9 * row["tokens"]:
+                continue
+            ends = tokenizer.align(ids, sounds)
+            line = {"utt": row["utt"], "words": words, "word_ends": ends}
+            out.write(json.dumps(line) + "\n")
+    store.write_tokens(tokens)
+
+
+def main() -> None:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", type=Path, required=True, help="folder made by `prepare`")
+    parser.add_argument("--phones", type=Path, required=True, help="phones of every utterance (jsonl)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, logs and weights")
+    parser.add_argument("--minutes", type=float, default=30, help="time budget; the schedule ends with it")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=3000, help="speech tokens a step")
+    parser.add_argument("--write-tokens", action="store_true", help="only write tokens and alignments")
+    args = parser.parse_args()
+    if not args.write_tokens:
+        run_config = RunConfig(minutes=args.minutes, threads=args.threads, peak_rate=1.2e-3, ema_decay=0.998)
+        train(args.features, args.phones, args.out, run_config, args.tokens)
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(args.threads)
+    tokenizer = SpeechTokenizer(TokenizerConfig.model_validate_json((args.out / "config.json").read_text()))
+    tokenizer.load_state_dict(load_file(args.out / "tokenizer.safetensors"))
+    write_tokens(args.features, args.phones, tokenizer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The voice registry: a voice is NAME.safetensors (what a model is conditioned on) beside NAME.json (what is known
+about it). Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fireside.errors import VoiceError
+
+DEFAULT = "default"
+EMBEDDING_DIM = 192
+_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+_TENSORS = ("embedding", "prompt_tokens", "prompt_mel")
+
+
+@dataclass(frozen=True)
+class VoiceCard:
+    """What is known about a voice. `words` and `word_ends` describe what its prompt audio says.
+
+    words: text-token ids of every word of the prompt; word_ends: for each, the prompt's speech token at which it
+    ends (exclusive). Both are empty when the prompt's text is unknown. model: the model it was made for.
+    """
+
+    name: str
+    language: str = ""
+    description: str = ""
+    licence: str = ""
+    consent: str = ""
+    prompt_text: str = ""
+    model: str = ""
+    words: tuple[tuple[int, ...], ...] = ()
+    word_ends: tuple[int, ...] = ()
+    bundled: bool = False
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice ready to speak: its card, embedding [192], prompt_tokens [P] and prompt_mel [P * ratio, n_mels]."""
+
+    card: VoiceCard
+    embedding: np.ndarray = field(repr=False)
+    prompt_tokens: np.ndarray = field(repr=False)
+    prompt_mel: np.ndarray = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name it is asked for by."""
+        return self.card.name
+
+    @property
+    def language(self) -> str:
+        """Its first language, as 'en' or 'zh'."""
+        return self.card.language
+
+
+def read_voice(folder: Path, name: str, bundled: bool = False) -> Voice:
+    """Read NAME.json and NAME.safetensors. Raises VoiceError naming what is missing or wrong."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    card = read_card(folder, name, bundled)
+    file = folder / f"{name}.safetensors"
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise VoiceError(f"The voice '{name}' cannot be read: {file} is missing or damaged ({error}).") from error
+    missing = [key for key in _TENSORS if key not in tensors]
+    if missing:
+        raise VoiceError(f"The voice '{name}' is incomplete: {file} lacks {', '.join(missing)}.")
+    return _checked(Voice(card, **{key: tensors[key] for key in _TENSORS}), file)
+
+
+def _checked(voice: Voice, file: Path) -> Voice:
+    """The voice in float32 and int64, its shapes and word ends checked."""
+    voice = replace(
+        voice,
+        embedding=voice.embedding.astype(np.float32),
+        prompt_tokens=voice.prompt_tokens.astype(np.int64),
+        prompt_mel=voice.prompt_mel.astype(np.float32),
+    )
+    tokens, ends = len(voice.prompt_tokens), voice.card.word_ends
+    good = (
+        voice.embedding.shape == (EMBEDDING_DIM,)
+        and voice.prompt_tokens.ndim == 1
+        and voice.prompt_mel.ndim == 2
+        and (tokens == 0) == (len(voice.prompt_mel) == 0)
+        and (tokens == 0 or len(voice.prompt_mel) % tokens == 0)
+        and np.isfinite(voice.embedding).all()
+        and np.isfinite(voice.prompt_mel).all()
+        and len(voice.card.words) == len(ends)
+        and all(0 <= a <= b <= tokens for a, b in zip((0, *ends), (*ends, tokens), strict=True))
+    )
+    if not good:
+        raise VoiceError(f"The voice '{voice.name}' is damaged: {file} does not fit its description.")
+    return voice
+
+
+def read_card(folder: Path, name: str, bundled: bool = False) -> VoiceCard:
+    """Read NAME.json. Raises VoiceError when it is missing or not a voice's."""
+    file = folder / f"{name}.json"
+    try:
+        raw: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        words = tuple(tuple(int(token) for token in word) for word in raw.pop("words", ()))
+        ends = tuple(int(end) for end in raw.pop("word_ends", ()))
+        return VoiceCard(**{**raw, "name": name, "words": words, "word_ends": ends, "bundled": bundled})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise VoiceError(f"The voice '{name}' cannot be read: {file}: {error}.") from error
+
+
+def write_voice(folder: Path, voice: Voice) -> None:
+    """Write a voice into `folder` (made if need be). Raises VoiceError when it cannot be written."""
+    from safetensors.numpy import save_file
+
+    card = asdict(voice.card)
+    del card["bundled"], card["name"]
+    tensors = {
+        "embedding": voice.embedding.astype(np.float32),
+        "prompt_tokens": voice.prompt_tokens.astype(np.int32),
+        "prompt_mel": np.ascontiguousarray(voice.prompt_mel.astype(np.float16)),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, folder / f"{voice.name}.safetensors")
+        text = json.dumps(card, ensure_ascii=False, indent=1)
+        (folder / f"{voice.name}.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise VoiceError(f"The voice '{voice.name}' cannot be written to {folder}: {error}.") from error
+
+
+def check_name(name: str) -> str:
+    """The name, if a voice may have it. Raises VoiceError saying what a name looks like."""
+    if not _NAME.fullmatch(name) or name.endswith("."):
+        raise VoiceError(
+            f"'{name}' cannot be a voice's name: use up to 64 letters, digits, '-', '_' and '.', a letter or digit "
+            "first."
+        )
+    if name == DEFAULT:
+        raise VoiceError(f"'{DEFAULT}' is the model's own default voice and cannot be replaced: choose another name.")
+    return name
+
+
+class VoiceRegistry:
+    """The voices of a model folder and the user's own for that model; `default` is always among them."""
+
+    def __init__(self, bundled: Path, user: Path, default: str, model: str) -> None:
+        self.bundled = bundled
+        self.user = user
+        self.default = default
+        self.model = model
+
+    def cards(self) -> list[VoiceCard]:
+        """Every voice by name, `default` first (a copy of the card of the voice it stands for)."""
+        own = [read_card(self.user, name) for name in self._names(self.user)]
+        bundled = [read_card(self.bundled, name, bundled=True) for name in self._names(self.bundled)]
+        taken = {card.name for card in bundled}
+        named = bundled + [card for card in own if card.name not in taken and card.model in ("", self.model)]
+        first = [card for card in named if card.name == self.default]
+        if self.default == DEFAULT or not first:
+            return sorted(named, key=lambda card: (card.name != DEFAULT, card.name))
+        alias = replace(first[0], name=DEFAULT)
+        return [alias, *sorted(named, key=lambda card: card.name)]
+
+    def get(self, name: str | None = None) -> Voice:
+        """A voice by its name; None is `default`. Raises VoiceError that lists near names."""
+        wanted = name or DEFAULT
+        if wanted == DEFAULT:
+            wanted = self.default
+        if wanted in self._names(self.bundled):
+            return read_voice(self.bundled, wanted, bundled=True)
+        if wanted in self._names(self.user):
+            voice = read_voice(self.user, wanted)
+            if voice.card.model not in ("", self.model):
+                raise VoiceError(
+                    f"The voice '{wanted}' was made for the model {voice.card.model}, not {self.model}: remove it "
+                    "and add it again from its recording."
+                )
+            return voice
+        raise VoiceError(self._unknown(wanted))
+
+    def add(self, voice: Voice, replace_existing: bool = False) -> None:
+        """Keep a voice of the user's. Raises VoiceError when the name is taken or not a name."""
+        check_name(voice.name)
+        if voice.name in self._names(self.bundled):
+            raise VoiceError(f"'{voice.name}' is a voice of the model {self.model}: choose another name.")
+        if voice.name in self._names(self.user) and not replace_existing:
+            raise VoiceError(f"You already have a voice '{voice.name}': remove it first, or choose another name.")
+        card = replace(voice.card, model=self.model)
+        write_voice(self.user, replace(voice, card=card))
+
+    def remove(self, name: str) -> None:
+        """Delete a voice of the user's. Raises VoiceError for the model's own voices and unknown names."""
+        if name == DEFAULT or name in self._names(self.bundled):
+            raise VoiceError(f"'{name}' belongs to the model {self.model} and stays; only voices you added can go.")
+        if name not in self._names(self.user):
+            raise VoiceError(self._unknown(name))
+        for suffix in (".json", ".safetensors"):
+            (self.user / f"{name}{suffix}").unlink(missing_ok=True)
+
+    def _unknown(self, name: str) -> str:
+        known = list(dict.fromkeys([DEFAULT, *self._names(self.bundled), *self._names(self.user)]))
+        near = _near(name, known)
+        if near:
+            return f"There is no voice '{name}'. Did you mean {_or(near)}?"
+        return f"There is no voice '{name}'. There are: {', '.join(known)}."
+
+    @staticmethod
+    def _names(folder: Path) -> list[str]:
+        return sorted(file.stem for file in folder.glob("*.json")) if folder.is_dir() else []
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.5)
+    return [by_lower[candidate] for candidate in close]
+
+
+def _or(names: Sequence[str]) -> str:
+    quoted = [f"'{name}'" for name in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"

@@ -1,0 +1,147 @@
+"""The voice registry: what is kept, what is refused, and that `default` is always there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fireside.errors import VoiceError
+from fireside.voices import Voice, VoiceCard, VoiceRegistry, read_voice, write_voice
+
+
+def make_voice(name: str, **card: object) -> Voice:
+    rng = np.random.default_rng(3)
+    return Voice(
+        VoiceCard(name, language="en", words=((40, 41), (42,)), word_ends=(4, 10), **card),  # type: ignore[arg-type]
+        embedding=rng.standard_normal(192).astype(np.float32),
+        prompt_tokens=rng.integers(0, 729, 10),
+        prompt_mel=rng.standard_normal((20, 80)).astype(np.float32),
+    )
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> VoiceRegistry:
+    for name in ("anna", "bo"):
+        write_voice(tmp_path / "bundled", make_voice(name))
+    return VoiceRegistry(tmp_path / "bundled", tmp_path / "user", default="anna", model="tiny")
+
+
+def test_written_is_read(tmp_path: Path) -> None:
+    voice = make_voice("anna", description="温暖", consent="read by a machine")
+    write_voice(tmp_path, voice)
+    got = read_voice(tmp_path, "anna")
+    assert got.card == voice.card
+    np.testing.assert_array_equal(got.embedding, voice.embedding)
+    np.testing.assert_array_equal(got.prompt_tokens, voice.prompt_tokens)
+    np.testing.assert_allclose(got.prompt_mel, voice.prompt_mel, atol=2e-3)
+    assert got.prompt_mel.dtype == np.float32
+
+
+def test_a_voice_without_a_prompt(tmp_path: Path) -> None:
+    voice = replace(
+        make_voice("quiet"),
+        card=VoiceCard("quiet"),
+        prompt_tokens=np.zeros(0, np.int64),
+        prompt_mel=np.zeros((0, 80), np.float32),
+    )
+    write_voice(tmp_path, voice)
+    assert len(read_voice(tmp_path, "quiet").prompt_tokens) == 0
+
+
+def test_default_is_always_there(registry: VoiceRegistry) -> None:
+    assert [card.name for card in registry.cards()] == ["default", "anna", "bo"]
+    assert registry.get().name == registry.get("default").name == "anna"
+
+
+def test_add_show_remove(registry: VoiceRegistry) -> None:
+    registry.add(make_voice("my-voice"))
+    assert registry.get("my-voice").card.model == "tiny"
+    assert "my-voice" in [card.name for card in registry.cards()]
+    with pytest.raises(VoiceError, match="already have"):
+        registry.add(make_voice("my-voice"))
+    registry.add(make_voice("my-voice", description="second"), replace_existing=True)
+    assert registry.get("my-voice").card.description == "second"
+    registry.remove("my-voice")
+    with pytest.raises(VoiceError, match="no voice"):
+        registry.get("my-voice")
+    assert list(registry.user.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "../up", "a/b", "a\\b", "x" * 65, "default", "dot.", "a b"])
+def test_what_is_no_name(registry: VoiceRegistry, name: str) -> None:
+    with pytest.raises(VoiceError):
+        registry.add(make_voice(name))
+
+
+def test_names_may_be_chinese(registry: VoiceRegistry) -> None:
+    registry.add(make_voice("小雨"))
+    assert registry.get("小雨").name == "小雨"
+
+
+def test_unknown_names_list_near_ones(registry: VoiceRegistry) -> None:
+    with pytest.raises(VoiceError, match="Did you mean 'anna'"):
+        registry.get("Ana")
+    with pytest.raises(VoiceError, match="There are: default, anna, bo"):
+        registry.get("qqq")
+    with pytest.raises(VoiceError, match="Did you mean"):
+        registry.remove("ann")
+
+
+def test_the_models_own_voices_stay(registry: VoiceRegistry) -> None:
+    for name in ("anna", "default"):
+        with pytest.raises(VoiceError, match="stays"):
+            registry.remove(name)
+    with pytest.raises(VoiceError, match="choose another name"):
+        registry.add(make_voice("bo"))
+
+
+def test_a_voice_of_another_model(registry: VoiceRegistry) -> None:
+    other = VoiceRegistry(registry.bundled, registry.user, default="anna", model="other")
+    other.add(make_voice("guest"))
+    assert "guest" not in [card.name for card in registry.cards()]
+    with pytest.raises(VoiceError, match="made for the model other"):
+        registry.get("guest")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"embedding": np.zeros(191, np.float32)}, "does not fit"),
+        ({"embedding": np.full(192, np.nan, np.float32)}, "does not fit"),
+        ({"prompt_mel": np.zeros((21, 80), np.float32)}, "does not fit"),
+        ({"prompt_tokens": np.zeros(5, np.int64)}, "does not fit"),
+    ],
+)
+def test_damaged_voices(registry: VoiceRegistry, change: dict, problem: str) -> None:
+    write_voice(registry.user, replace(make_voice("odd"), **change))
+    with pytest.raises(VoiceError, match=problem):
+        registry.get("odd")
+
+
+def test_missing_truncated_and_foreign_files(registry: VoiceRegistry) -> None:
+    registry.add(make_voice("odd"))
+    tensors, card = registry.user / "odd.safetensors", registry.user / "odd.json"
+    whole = tensors.read_bytes()
+    tensors.write_bytes(whole[:300])
+    with pytest.raises(VoiceError, match="damaged"):
+        registry.get("odd")
+    tensors.unlink()
+    with pytest.raises(VoiceError, match="missing"):
+        registry.get("odd")
+    tensors.write_bytes(whole)
+    card.write_text(json.dumps({"mood": "merry"}))
+    with pytest.raises(VoiceError, match="mood"):
+        registry.get("odd")
+    card.write_text("[]")
+    with pytest.raises(VoiceError, match="cannot be read"):
+        registry.get("odd")
+
+
+def test_a_folder_that_cannot_be_written(registry: VoiceRegistry, tmp_path: Path) -> None:
+    registry.user.write_text("a file where the folder should be")
+    with pytest.raises(VoiceError, match="cannot be written"):
+        registry.add(make_voice("mine"))
