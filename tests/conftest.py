@@ -81,3 +81,18 @@ def golden_case(goldens: Path) -> Callable[[str], GoldenCase]:
         return GoldenCase(name, config, tensors("weights"), tensors("inputs"), tensors("outputs"))
 
     return read
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with tiny random weights; copy it before changing anything."""
+    import tiny
+
+    return tiny.write_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user data folder of the test's own."""
+    monkeypatch.setenv("FIRESIDE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"

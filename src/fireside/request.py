@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,9 @@ MAX_SPEED = 2.0
 
 @dataclass(frozen=True)
 class SpeechRequest:
-    """One utterance to make: a text in a voice, or given speech tokens in a voice (conversion, benchmarks).
+    """One utterance to make: a text in a voice, or pieces of speech tokens in a voice (conversion, benchmarks).
 
-    Exactly one of `text` and `tokens` is set. `speed` > 1 is faster (the mel is interpolated in time). `seed`
+    One of `text` and `tokens` is set. `speed` > 1 is faster (the mel is interpolated in time). `seed`
     drives sampling only; None draws one. `control` holds text-token ids put before the text (an instruction);
     `use_prompt_text` false leaves the voice's prompt out of the LM (cross-lingual, instruct), never out of the
     flow. `hops` is how many chunks of the flow's mask are made at a time, the last entry for all that follow:
@@ -28,7 +27,7 @@ class SpeechRequest:
 
     voice: Voice
     text: str = ""
-    tokens: tuple[int, ...] = ()
+    tokens: tuple[tuple[int, ...], ...] = ()
     speed: float = 1.0
     seed: int | None = None
     control: tuple[int, ...] = ()
@@ -67,31 +66,21 @@ class Timings:
 
 @dataclass(frozen=True)
 class AudioChunk:
-    """A piece of a request's audio, in order. `timings` are those up to this chunk; `final` marks the last."""
+    """A piece of a request's audio, in order. `final` marks the last.
+
+    tokens: the speech tokens spoken in it (before `speed`); progress: the share of the request that is done, 0..1, an
+    estimate until the end; timings: those up to this chunk.
+    """
 
     samples: np.ndarray = field(repr=False)
     sample_rate: int
     index: int
     final: bool
     timings: Timings
+    progress: float = 1.0
     tokens: tuple[int, ...] = field(default=(), repr=False)
-    """Speech tokens spoken in this chunk (before `speed`)."""
 
     @property
     def seconds(self) -> float:
         """Length of this chunk."""
         return len(self.samples) / self.sample_rate
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a request is: words of the text given to the LM so far, of all of them, and audio made."""
-
-    done: int
-    total: int
-    audio_seconds: float
-
-
-def all_tokens(chunks: Sequence[AudioChunk]) -> list[int]:
-    """The speech tokens of a request, from its chunks."""
-    return [token for chunk in chunks for token in chunk.tokens]

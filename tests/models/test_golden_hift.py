@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import torch
+from hift_case import vocoder_config
 
 from fireside.models.config import VocoderConfig
 from fireside.models.hift import HiFT
-
-
-def vocoder_config(ctor: dict) -> VocoderConfig:
-    """Our config from the original's constructor arguments."""
-    ctor = dict(ctor)
-    istft = ctor.pop("istft_params")
-    return VocoderConfig(
-        sample_rate=ctor.pop("sampling_rate"),
-        n_mels=ctor.pop("in_channels"),
-        f0_channels=ctor.pop("f0_cond_channels"),
-        istft_n_fft=istft["n_fft"],
-        istft_hop=istft["hop_len"],
-        **ctor,
-    )
 
 
 def load(config: VocoderConfig, weights: dict[str, torch.Tensor]) -> HiFT:

@@ -1,7 +1,8 @@
-"""Spectral features: the flow's mel, Whisper's log-mel for the speech tokenizer, Kaldi's fbank for the speaker.
+"""Spectral features: the flow's mel, Whisper's log-mel for the speech tokenizer, Kaldi's fbank for the
+speaker.
 
-Every table (window, filter bank) is computed here from its own complete set of parameters and kept per instance,
-so that two configurations in one process cannot see each other's tables.
+Every table (window, filter bank) is computed here from its own complete set of parameters and kept per
+instance, so that two configurations in one process cannot see each other's tables.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ _SLANEY_LOG_STEP = math.log(6.4) / 27.0
 class MelSpectrogram(nn.Module):
     """Natural log of a mel spectrogram, as the CosyVoice flows and vocoders use it.
 
-    The audio is padded by reflection with (n_fft - hop_length) / 2 samples at each end, so that `samples` give
-    `samples // hop_length` frames; magnitudes are `sqrt(re² + im² + 1e-9)`, and the logarithm's floor is 1e-5.
+    The audio is padded by reflection with (n_fft - hop_length) / 2 samples at each end, so that `samples`
+    give `samples // hop_length` frames; magnitudes are `sqrt(re² + im² + 1e-9)`, and the logarithm's floor is
+    1e-5.
 
     Args:
         sample_rate: of the audio, in Hz.
@@ -108,10 +110,10 @@ class MelSpectrogram(nn.Module):
 
 
 def whisper_log_mel(audio: Tensor | np.ndarray, n_mels: int = 128) -> Tensor:
-    """Whisper's log-mel (Radford et al. 2022): 16 kHz audio [..., samples] to [..., n_mels, frames], 100 frames/s.
+    """Whisper's log-mel (Radford et al. 2022): 16 kHz audio [..., samples] to [..., n_mels, samples // 160].
 
-    frames = samples // 160. The floor is 8 (in log10 of power) below the loudest bin of each utterance, so that a
-    row of a batch does not depend on its neighbours. Raises AudioError for 200 samples or fewer.
+    The floor is 8 (in log10 of power) below the loudest bin of each utterance, so that a row of a batch does
+    not depend on its neighbours. Raises AudioError for 200 samples or fewer.
     """
     audio = torch.as_tensor(audio)
     if audio.shape[-1] <= _WHISPER_FFT // 2:
@@ -132,9 +134,9 @@ def whisper_log_mel(audio: Tensor | np.ndarray, n_mels: int = 128) -> Tensor:
 def kaldi_fbank(audio: Tensor | np.ndarray, subtract_mean: bool = False) -> Tensor:
     """Kaldi's log filter bank: 16 kHz audio [..., samples] in -1..1 to [..., frames, 80], 100 frames/s.
 
-    Frames of 25 ms every 10 ms that lie wholly inside the audio, each with its mean removed, pre-emphasis 0.97 and
-    Povey's window; power spectrum of 512 points; no dither. `subtract_mean` removes the mean over time, as CAM++
-    expects. Raises AudioError for less than one frame.
+    Frames of 25 ms every 10 ms that lie wholly inside the audio, each with its mean removed, pre-emphasis
+    0.97 and Povey's window; power spectrum of 512 points; no dither. `subtract_mean` removes the mean over
+    time, as CAM++ expects. Raises AudioError for less than one frame.
     """
     audio = torch.as_tensor(audio)
     if audio.shape[-1] < _KALDI_FRAME:
@@ -157,7 +159,9 @@ def kaldi_fbank(audio: Tensor | np.ndarray, subtract_mean: bool = False) -> Tens
 def slaney_filterbank(
     sample_rate: int, n_fft: int, n_mels: int, fmin: float = 0.0, fmax: float | None = None
 ) -> np.ndarray:
-    """Triangular mel filters on Slaney's scale, each of unit area: read-only float32 [n_mels, n_fft // 2 + 1]."""
+    """Triangular mel filters on Slaney's scale, each of unit area: read-only float32 [n_mels, n_fft // 2 +
+    1].
+    """
     edges = _slaney_to_hz(np.linspace(_slaney_mel(fmin), _slaney_mel(fmax or sample_rate / 2), n_mels + 2))
     bins = np.fft.rfftfreq(n_fft, d=1.0 / sample_rate)
     slopes = edges[:, None] - bins[None, :]

@@ -1,7 +1,8 @@
 """Sample-rate conversion with a Hann-windowed sinc, for audio that a model will see.
 
-The kernel is that of Smith's band-limited interpolation (J. O. Smith, "Digital Audio Resampling") with six zero
-crossings a side and the cut-off at 0.99 of the lower Nyquist frequency: what the released models were trained on.
+The kernel is that of Smith's band-limited interpolation (J. O. Smith, "Digital Audio Resampling") with six
+zero crossings a side and the cut-off at 0.99 of the lower Nyquist frequency: what the released models were
+trained on.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from fireside.errors import AudioError
 _ZERO_CROSSINGS = 6
 _ROLLOFF = 0.99
 
-# Above this many entries a table of one filter per output phase is no longer worth its memory (44,100 to 16,000 Hz
-# needs 76,000; 44,101 to 16,000 Hz would need 700 million): such pairs compute each output's own taps.
+# Above this many entries a table of one filter per output phase is no longer worth its memory (44,100 to
+# 16,000 Hz needs 76,000; 44,101 to 16,000 Hz would need 700 million): such pairs compute each output's own
+# taps.
 _MAX_TABLE = 1_000_000
 _OUTPUTS_AT_ONCE = 16384
 
 
 def resample(audio: Tensor | np.ndarray, orig: int, new: int) -> Tensor:
-    """Convert audio [..., samples] from `orig` to `new` Hz: [..., ceil(samples * new / orig)], of the same dtype.
+    """Convert audio [..., samples] from `orig` to `new` Hz: [..., ceil(samples * new / orig)], of the same
+    dtype.
 
     Raises AudioError when a rate is not positive.
     """

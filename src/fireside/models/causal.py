@@ -64,15 +64,37 @@ class CausalConv1d(nn.Conv1d):
 
 
 class CausalUpsample1d(CausalConv1d):
-    """Repeats every input `factor` times, then convolves causally."""
+    """Repeats every input `factor` times, then convolves causally.
+
+    Computed at the input's rate: taps that fall on the same repeated input are summed first, one kernel per output
+    phase, which costs `factor` times fewer products than convolving the repeated signal for long kernels.
+    """
+
+    phase_map: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, factor: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size)
         self.factor = factor
+        self.left = (kernel_size - 2) // factor + 1 if kernel_size > 1 else 0
+        phase, tap = torch.arange(factor)[:, None], torch.arange(kernel_size)
+        slot = torch.div(phase - (kernel_size - 1) + tap, factor, rounding_mode="floor") + self.left
+        # [tap, phase * slots]: which input a tap reads
+        self.register_buffer(
+            "phase_map", F.one_hot(slot, self.left + 1).float().transpose(0, 1).flatten(1), persistent=False
+        )
 
     def forward(self, input: Tensor, tails: Tails | None = None) -> Tensor:
         """`[batch, channels, n]` to `[batch, out_channels, n * factor]`."""
-        return super().forward(input.repeat_interleave(self.factor, dim=-1), tails)
+        past = None if tails is None else tails.get(self)
+        x = F.pad(input, (self.left, 0)) if past is None else torch.cat([past, input], dim=-1)
+        if tails is not None:
+            tails.put(self, x[..., x.shape[-1] - self.left :])
+        out, count = self.out_channels, input.shape[-1]
+        kernels = (self.weight @ self.phase_map).unflatten(-1, (self.factor, self.left + 1))
+        kernels = kernels.permute(0, 2, 1, 3).flatten(0, 1)
+        bias = None if self.bias is None else self.bias.repeat_interleave(self.factor)
+        phases = F.conv1d(x, kernels, bias).view(-1, out, self.factor, count)
+        return phases.transpose(2, 3).reshape(-1, out, count * self.factor)
 
 
 def weight_norm(module: nn.Module) -> nn.Module:

@@ -23,9 +23,9 @@ from fireside.models.config import ModelConfig, read_config
 
 if TYPE_CHECKING:
     from fireside.models.flow import CausalFlow
-    from fireside.models.hift import CausalHiFT
-    from fireside.models.lm import SpeechLM
-    from fireside.models.speaker import CAMPPlus
+    from fireside.models.hift import HiFT
+    from fireside.models.lm import LM
+    from fireside.models.speaker import SpeakerEncoder
     from fireside.models.speech_tokenizer import SpeechTokenizer
 
 CONFIG_FILE = "fireside.yaml"
@@ -113,9 +113,12 @@ def check_file(file: Path) -> None:
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Load every weight of a module and no other. Raises ModelError naming what is missing, extra or mis-shaped."""
     own = module.state_dict()
-    missing = sorted(set(own) - set(state))
-    extra = sorted(set(state) - set(own))
     shaped = sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape)
+    fitting = {name: tensor for name, tensor in state.items() if name not in shaped}
+    # Modules may translate older names as they load, so it is theirs to say what is left over.
+    outcome = module.load_state_dict(fitting, strict=False, assign=True)
+    missing = sorted(set(outcome.missing_keys) - set(shaped))
+    extra = sorted(outcome.unexpected_keys)
     problems = []
     if missing:
         problems.append(f"lacks {_some(missing)}")
@@ -125,7 +128,6 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str) -> N
         problems.append(f"has {name} as {list(state[name].shape)} where {list(own[name].shape)} is asked for")
     if problems:
         raise ModelError(f"{where} does not fit its {CONFIG_FILE}: it {'; it '.join(problems)}.")
-    module.load_state_dict(dict(state), strict=True, assign=True)
 
 
 def _some(names: list[str]) -> str:
@@ -151,11 +153,11 @@ class ModelFolder:
             check_file(path / f"{part}.safetensors")
 
     @cached_property
-    def lm(self) -> SpeechLM:
+    def lm(self) -> LM:
         """Text tokens to speech tokens."""
-        from fireside.models.lm import SpeechLM
+        from fireside.models.lm import LM
 
-        return self._read("lm", lambda: SpeechLM(self.config.lm))
+        return self._read("lm", lambda: LM(self.config.lm))
 
     @cached_property
     def flow(self) -> CausalFlow:
@@ -165,11 +167,11 @@ class ModelFolder:
         return self._read("flow", lambda: CausalFlow(self.config.flow))
 
     @cached_property
-    def vocoder(self) -> CausalHiFT:
+    def vocoder(self) -> HiFT:
         """Mel to waveform."""
-        from fireside.models.hift import CausalHiFT
+        from fireside.models.hift import HiFT
 
-        return self._read("vocoder", lambda: CausalHiFT(self.config.vocoder))
+        return self._read("vocoder", lambda: HiFT(self.config.vocoder)).for_inference()
 
     @cached_property
     def tokenizer(self) -> SpeechTokenizer:
@@ -179,11 +181,11 @@ class ModelFolder:
         return self._read("tokenizer", lambda: SpeechTokenizer(self.config.tokenizer))
 
     @cached_property
-    def speaker(self) -> CAMPPlus:
+    def speaker(self) -> SpeakerEncoder:
         """Filter bank to speaker embedding."""
-        from fireside.models.speaker import CAMPPlus
+        from fireside.models.speaker import SpeakerEncoder
 
-        return self._read("speaker", lambda: CAMPPlus(self.config.speaker))
+        return self._read("speaker", lambda: SpeakerEncoder(self.config.speaker))
 
     def _read(self, part: str, build: Callable[[], Module]) -> Module:
         module = build()

@@ -95,9 +95,9 @@ class FlowConfig(Config):
     cfg_rate: float = 0.7
     train_cfg_drop: float = 0.2
     sigma_min: float = 1e-6
-    full_mask_offline: bool = Field(True, description="one-shot synthesis uses the full mask (official models)")
-    start_noise: Literal["official", "lazy"] = Field("official", description="see engine/noise.py")
-    mel_mean: float = Field(0.0, description="subtracted from the natural-log mel before the flow; official: 0")
+    full_mask_offline: bool = Field(default=True, description="one-shot synthesis uses the full mask (official models)")
+    start_noise: Literal["official", "lazy"] = Field(default="official", description="see engine/noise.py")
+    mel_mean: float = Field(default=0.0, description="subtracted from the natural-log mel before the flow; official: 0")
     mel_std: float = Field(1.0, gt=0, description="divides the natural-log mel before the flow; official: 1")
 
     @property
@@ -128,7 +128,7 @@ class VocoderConfig(Config):
     audio_limit: float = 0.99
     conv_pre_look_right: int = 4
     f0_channels: int = 512
-    f0_float64: bool = Field(True, description="predict f0 in float64 at inference (official models)")
+    f0_float64: bool = Field(default=True, description="predict f0 in float64 at inference (official models)")
     source_phase: Literal["frame", "sample"] = Field(
         "frame", description="the sines' phase moves once per mel frame (official) or at every sample (hearth)"
     )
@@ -140,6 +140,17 @@ class VocoderConfig(Config):
     def hop_length(self) -> int:
         """Samples per mel frame."""
         return math.prod(self.upsample_rates) * self.istft_hop
+
+
+class DiscriminatorConfig(Config):
+    """Discriminators of vocoder training, at the official sizes: periods of the waveform, and spectrograms."""
+
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    period_channels: tuple[int, ...] = (32, 128, 512, 1024, 1024)
+    n_ffts: tuple[int, ...] = (1024, 2048, 512)
+    hops: tuple[int, ...] = (120, 240, 50)
+    win_lengths: tuple[int, ...] = (600, 1200, 240)
+    spectrum_channels: int = 32
 
 
 class TokenizerConfig(Config):
@@ -165,13 +176,13 @@ class SpeakerConfig(Config):
     feat_dim: int = 80
     embedding_dim: int = 192
     growth_rate: int = 32
-    bn_size: int = Field(4, description="channels of a dense layer's bottleneck, as a multiple of growth_rate")
+    bn_size: int = Field(default=4, description="channels of a dense layer's bottleneck, as a multiple of growth_rate")
     init_channels: int = 128
     head_channels: int = 32
-    head_blocks: tuple[int, ...] = Field((2, 2), description="residual blocks per stage; each halves the bins")
+    head_blocks: tuple[int, ...] = Field(default=(2, 2), description="residual blocks per stage; each halves the bins")
     block_layers: tuple[int, ...] = (12, 24, 16)
     block_dilations: tuple[int, ...] = (1, 2, 2)
-    context_frames: int = Field(100, description="frames (after the stride of 2) per segment of the mask's context")
+    context_frames: int = Field(default=100, description="frames (after the stride of 2) per segment of the mask's context")
 
 
 class MelConfig(Config):

@@ -116,6 +116,19 @@ def rotate_first_head(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([turned.to(x.dtype), x[..., width:]], dim=-1)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
+    """Softmax attention, [batch, heads, frames, dim_head] each; visible as in DiT.visible.
+
+    In bfloat16 on a CPU plain matrix products are some 2.5 times as fast as torch's fused kernel.
+    """
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if visible is not None:
+        scores = scores + torch.zeros_like(visible, dtype=scores.dtype).masked_fill(~visible, float("-inf"))
+    return scores.softmax(dim=-1) @ value
+
+
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Layer norm without weights, in float32, scaled and shifted by the flow time."""
     return F.layer_norm(x.float(), x.shape[-1:], eps=NORM_EPS) * (1 + scale) + shift
@@ -152,7 +165,7 @@ class Attention(nn.Module):
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, self.to_v(x))
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+        mixed = attend(query, key, value, visible)
         return self.to_out[0](mixed.transpose(1, 2).flatten(2))
 
 

@@ -122,7 +122,8 @@ class FlowBatch:
 
     tokens: int64 [batch, tokens]; token_mask: bool [batch, tokens]; mel: [batch, n_mels, frames] with
     frames = ratio * tokens; embedding: [batch, speaker_dim]; prefix: int64 [batch], frames given as prompt;
-    loss_mask: float, broadcastable to mel, or None for every frame that is not padding.
+    loss_mask: float, broadcastable to mel, or None for every frame that is not padding; prompt_mel: what the prompt
+    is cut from when it is not `mel` itself.
     """
 
     tokens: Tensor
@@ -131,6 +132,7 @@ class FlowBatch:
     embedding: Tensor
     prefix: Tensor
     loss_mask: Tensor | None = None
+    prompt_mel: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -223,15 +225,17 @@ class CausalFlow(nn.Module):
         mask = batch.token_mask.repeat_interleave(ratio, dim=1)[:, None].to(mu.dtype)
         clean = self.normalise(batch.mel)
         in_prefix = torch.arange(clean.shape[2], device=clean.device) < batch.prefix[:, None]
-        cond = clean * in_prefix[:, None]
+        prompt = clean if batch.prompt_mel is None else self.normalise(batch.prompt_mel)
+        cond = prompt * in_prefix[:, None]
         spread = 1 - self.config.sigma_min
         t = draws.t[:, None, None]
         noisy = (1 - spread * t) * draws.noise + t * clean
         velocity = clean - spread * draws.noise
         keep = draws.keep.to(mu.dtype)[:, None]
+        padded = not bool(batch.token_mask.all())
         estimate = self.estimator(
             noisy,
-            mask,
+            mask if padded else None,
             mu * keep[..., None],
             draws.t,
             self.speaker(batch.embedding).float() * keep,

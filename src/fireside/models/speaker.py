@@ -1,8 +1,8 @@
 """CAM++: a fast speaker encoder with context-aware masking (Wang et al. 2023, arXiv:2303.00332).
 
-A small residual network over time and frequency, a densely connected time-delay network whose layers mask their
-output with what the utterance and its surroundings sound like, and pooling of mean and deviation over time.
-State-dict names are those of 3D-Speaker's network.
+A small residual network over time and frequency, a densely connected time-delay network whose layers mask
+their output with what the utterance and its surroundings sound like, and pooling of mean and deviation over
+time. State-dict names are those of 3D-Speaker's network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Normalised(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions over [batch, channels, bins, frames] with a shortcut; `stride` is along the bins."""
+    """Two 3x3 convolutions over [batch, channels, bins, frames] with a shortcut; `stride` is along the
+    bins.
+    """
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
@@ -76,7 +78,9 @@ class ConvolutionHead(nn.Module):
 
 
 class ContextMask(nn.Module):
-    """A dilated convolution whose output is masked by what the whole input and its segment sound like on average."""
+    """A dilated convolution whose output is masked by what the whole input and its segment sound like on
+    average.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, dilation: int, segment: int) -> None:
         super().__init__()
@@ -99,7 +103,9 @@ class ContextMask(nn.Module):
 
 
 class DenseLayer(nn.Module):
-    """One layer of a dense block: bottleneck, then a masked dilated convolution with `growth_rate` new channels."""
+    """One layer of a dense block: bottleneck, then a masked dilated convolution with `growth_rate` new
+    channels.
+    """
 
     def __init__(self, in_channels: int, config: SpeakerConfig, dilation: int) -> None:
         super().__init__()
@@ -209,7 +215,9 @@ class SpeakerEncoder(nn.Module):
         self.dense = _Dense(2 * self.xvector.out_channels, config.embedding_dim)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Mean-subtracted fbank [batch, frames, feat_dim] to embeddings [batch, embedding_dim]; frames >= 3."""
+        """Mean-subtracted fbank [batch, frames, feat_dim] to embeddings [batch, embedding_dim]; frames >=
+        3.
+        """
         frames = self.xvector(self.head(features.transpose(1, 2))).float()
         # Deviation over N - 1, as the original; the clamp keeps the gradient of a silent channel finite.
         deviation = frames.var(dim=-1).clamp_min(_MIN_VARIANCE).sqrt()
@@ -219,9 +227,9 @@ class SpeakerEncoder(nn.Module):
 def weights_from_onnx(file: str, config: SpeakerConfig) -> dict[str, Tensor]:
     """The state dict of SpeakerEncoder(config) held by an exported CAM++ such as `campplus.onnx`.
 
-    The export has folded most batch normalisations into the convolution before them: those get the convolution's
-    bias as their shift and are otherwise the identity. Needs the `onnx` package. Raises ModelError when the file
-    holds another network.
+    The export has folded most batch normalisations into the convolution before them: those get the
+    convolution's bias as their shift and are otherwise the identity. Needs the `onnx` package. Raises
+    ModelError when the file holds another network.
     """
     import onnx
     from onnx import numpy_helper

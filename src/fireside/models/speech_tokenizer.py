@@ -109,6 +109,8 @@ class SpeechTokenizer(nn.Module):
         self.before = blocks(config.layers_before)
         self.norm = nn.LayerNorm(dim)
         self.to_code = nn.Linear(dim, len(config.fsq_levels))
+        # Without it all codes fall onto one within a hundred steps: the statistics keep every level in use.
+        self.code_norm = nn.BatchNorm1d(len(config.fsq_levels), affine=False)
         self.fsq = FSQ(config.fsq_levels)
         self.from_code = nn.Linear(len(config.fsq_levels), dim)
         self.after = blocks(config.layers_after)
@@ -127,13 +129,20 @@ class SpeechTokenizer(nn.Module):
             x = block(x, rotary, visible, valid[:, :, None].to(x.dtype))
         return x
 
-    def quantise(self, log_mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """log_mel [batch, n_mels, frames], lengths in tokens [batch] -> codes [batch, T, levels], ids [batch, T]."""
+    def hidden(self, log_mel: Tensor, lengths: Tensor) -> Tensor:
+        """log_mel [batch, n_mels, frames], lengths in tokens [batch] -> what is quantised [batch, T, dim]."""
         frames = torch.arange(log_mel.shape[2], device=log_mel.device)
         log_mel = log_mel * (frames < 4 * lengths[:, None])[:, None]
         x = F.gelu(self.conv2(F.gelu(self.conv1(log_mel)))).transpose(1, 2)
-        x = self._run(self.before, x, lengths)
-        return self.fsq(self.to_code(self.norm(x)))
+        return self.norm(self._run(self.before, x, lengths))
+
+    def quantise(self, hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden [batch, T, dim], lengths [batch] -> codes [batch, T, levels] and speech tokens [batch, T]."""
+        x = self.to_code(hidden).float()
+        valid = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+        normal = torch.zeros_like(x)
+        normal[valid] = self.code_norm(x[valid])
+        return self.fsq(normal)
 
     def ctc_logits(self, codes: Tensor, lengths: Tensor) -> Tensor:
         """Codes [batch, T, levels] -> phone scores [batch, T, ctc_vocab_size]; id 0 is CTC's blank."""
@@ -147,7 +156,7 @@ class SpeechTokenizer(nn.Module):
         if tokens == 0:
             raise AudioError("The recording is too short: give at least one second of speech.")
         length = torch.tensor([tokens], device=log_mel.device)
-        return self.quantise(log_mel[:, :, : 4 * tokens], length)[1]
+        return self.quantise(self.hidden(log_mel[:, :, : 4 * tokens], length), length)[1]
 
     @torch.inference_mode()
     def align(self, speech_tokens: Tensor, words: Sequence[Sequence[int]]) -> list[int]:
@@ -194,7 +203,7 @@ def word_ends(scores: np.ndarray, words: Sequence[Sequence[int]]) -> list[int]:
             phone = state // 2
             first[phone] = step
             last[phone] = max(last[phone], step)
-        state -= moves[step, state]
+        state -= int(moves[step, state])
     ends, position = [], 0
     for word in words[:-1]:
         position += len(word)

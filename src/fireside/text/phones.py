@@ -30,7 +30,10 @@ FINALS: tuple[str, ...] = (
     *("i", "ia", "ie", "iao", "iou", "ian", "in", "iang", "ing", "iong", "ii"),
     *("u", "ua", "uo", "uai", "uei", "uan", "uen", "uang", "v", "ve", "van", "vn"),
 )
-TONES = "12345"
+TONES = "1234"
+# Finals that dictionaries write with a neutral tone. For others a neutral tone is read as the nearest one
+# that the corpus teaches (`pinyin.toned`): a token that no recording contains would be noise.
+NEUTRAL_FINALS: tuple[str, ...] = ("a", "e", "ii", "en", "ou", "i", "ia", "u", "uo")
 
 PHONES: tuple[str, ...] = (
     PAD,
@@ -42,6 +45,7 @@ PHONES: tuple[str, ...] = (
     *(vowel + stress for vowel in ARPABET_VOWELS for stress in "012"),
     *INITIALS,
     *(final + tone for final in FINALS for tone in TONES),
+    *(final + "5" for final in NEUTRAL_FINALS),
 )
 
 PHONE_ID: dict[str, int] = {phone: i for i, phone in enumerate(PHONES)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from fireside.text.phones import FINALS, INITIALS
+from fireside.text.phones import FINALS, INITIALS, NEUTRAL_FINALS
 
 _TONE_MARKS = {"\u0304": "1", "\u0301": "2", "\u030c": "3", "\u0306": "3", "\u0300": "4"}
 _ZERO_INITIAL = {
@@ -39,6 +39,13 @@ def split_tone(syllable: str) -> tuple[str, str]:
     return plain.replace("u:", "v"), tone
 
 
+def toned(final: str, tone: str) -> str:
+    """The phone of a final with its tone; a neutral tone that has no phone becomes a fourth (er: a second)."""
+    if tone == "5" and final not in NEUTRAL_FINALS:
+        tone = "2" if final == "er" else "4"
+    return final + tone
+
+
 def syllable_phones(syllable: str) -> tuple[str, ...] | None:
     """Phones of one written syllable (`zhong4`, `zhòng`, `nü3`, `lve4`), neutral without a tone.
 
@@ -48,7 +55,7 @@ def syllable_phones(syllable: str) -> tuple[str, ...] | None:
     tone = tone or "5"
     if plain in _ZERO_INITIAL:
         final = _ZERO_INITIAL[plain]
-        return (final + tone,) if final in _FINALS else None
+        return (toned(final, tone),) if final in _FINALS else None
     for initial in _BY_LENGTH:
         if plain.startswith(initial) and len(plain) > len(initial):
             final = plain[len(initial) :]
@@ -57,5 +64,5 @@ def syllable_phones(syllable: str) -> tuple[str, ...] | None:
             elif initial in _SIBILANTS and final == "i":
                 final = "ii"
             final = _SHORT_FINALS.get(final, final)
-            return (initial, final + tone) if final in _FINALS else None
-    return (plain + tone,) if plain in _FINALS and plain != "ii" else None
+            return (initial, toned(final, tone)) if final in _FINALS else None
+    return (toned(plain, tone),) if plain in _FINALS and plain != "ii" else None

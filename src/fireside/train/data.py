@@ -30,7 +30,8 @@ KINDS: dict[str, tuple[str, str, int, int]] = {
     "mel": ("mel.f16", "<f2", 80, 2),
     "logmel": ("logmel.f16", "<f2", 128, 4),
     "f0": ("f0.f32", "<f4", 1, 2),
-    "embedding": ("campplus.f32", "<f4", 192, 0),
+    "teacher": ("campplus.f32", "<f4", 192, 0),
+    "embedding": ("speaker.f32", "<f4", 192, 0),
     "tokens": ("speech_tokens.i16", "<i2", 1, 1),
 }
 
@@ -41,8 +42,8 @@ class FeatureStore:
     """Reads a feature folder; every accessor takes a row of `rows` and returns a numpy array.
 
     wav: float32 [samples] at 24 kHz; mel: float32 [frames, 80] at 50 Hz, natural log; logmel: float32 [frames, 128] at
-    100 Hz; f0: float32 [frames] in Hz at 50 Hz, 0 where unvoiced; embedding: float32 [192], unit length;
-    tokens: int64 [tokens] at 25 Hz.
+    100 Hz; f0: float32 [frames] in Hz at 50 Hz, 0 where unvoiced; teacher and embedding: float32 [192], unit length,
+    CAM++'s own and that of our speaker encoder; tokens: int64 [tokens] at 25 Hz.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -82,6 +83,9 @@ class FeatureStore:
     def embedding(self, row: Row) -> np.ndarray:
         return np.array(self._map("embedding")[row["number"]])
 
+    def teacher(self, row: Row) -> np.ndarray:
+        return np.array(self._map("teacher")[row["number"]])
+
     def tokens(self, row: Row) -> np.ndarray:
         return self._slice("tokens", row).astype(np.int64)
 
@@ -91,6 +95,12 @@ class FeatureStore:
         if len(flat) != sum(row["tokens"] for row in self.rows):
             raise AudioError("the speech tokens do not have the lengths of the index; prepare the features again.")
         flat.tofile(self.folder / KINDS["tokens"][0])
+
+    def write_embeddings(self, embeddings: np.ndarray) -> None:
+        """Write the speaker encoder's embeddings of all rows, [rows, 192], in the order of `rows`."""
+        if embeddings.shape != (len(self.rows), KINDS["embedding"][2]):
+            raise AudioError(f"{len(self.rows)} embeddings are needed, not {embeddings.shape}.")
+        embeddings.astype("<f4").tofile(self.folder / KINDS["embedding"][0])
 
 
 def f0_track(audio: np.ndarray, frames: int) -> np.ndarray:
@@ -131,7 +141,7 @@ class _Extractor:
             "mel": self.mel(wave24[None])[0].T[: 2 * tokens].numpy().astype("<f2"),
             "logmel": whisper_log_mel(wave16).T[: 4 * tokens].numpy().astype("<f2"),
             "f0": f0_track(wave24.numpy(), 2 * tokens),
-            "embedding": (embedding / np.linalg.norm(embedding)).astype("<f4"),
+            "teacher": (embedding / np.linalg.norm(embedding)).astype("<f4"),
         }
         row["tokens"] = tokens
         row["max_hz"] = min(rate, SAMPLE_RATE) // 2
@@ -158,7 +168,7 @@ def _extract(item: tuple[Row, bytes]) -> tuple[Row, dict[str, bytes]]:
     return _worker(item)
 
 
-def _utterances(corpus: Path, speakers: Path | None) -> Iterator[tuple[Row, bytes]]:
+def utterances(corpus: Path, speakers: Path | None) -> Iterator[tuple[Row, bytes]]:
     """All utterances of the corpus shards, then of the real recordings, with their split.
 
     Held out: every twentieth utterance of the corpus and every tenth real person, by a checksum of their name.
@@ -187,14 +197,18 @@ def prepare(corpus: Path, speakers: Path | None, campplus: Path, out: Path, work
     from tqdm import tqdm
 
     out.mkdir(parents=True, exist_ok=True)
-    files = {kind: (out / KINDS[kind][0]).open("wb") for kind in KINDS if kind != "tokens"}
+    files = {
+        kind: (out / name).open("wb")
+        for kind, (name, *_) in KINDS.items()
+        if kind not in ("tokens", "embedding")  # written by later stages
+    }
     first_token = 0
     context = multiprocessing.get_context("spawn")
     with (
         (out / "index.tmp").open("w", encoding="utf-8") as index,
         context.Pool(workers, _start_worker, (str(campplus),)) as pool,
     ):
-        work = pool.imap(_extract, _utterances(corpus, speakers), chunksize=4)
+        work = pool.imap(_extract, utterances(corpus, speakers), chunksize=4)
         number = 0
         for row, features in tqdm(work, desc="prepare", unit="utt"):
             row.update(number=number, first_token=first_token)

@@ -30,11 +30,13 @@ from fireside.train.loop import Average, Run, RunConfig
 
 SPEAKER_DIM = 192
 N_MELS = 80
+ROUGH_STEPS = 700  # until then a guessed alignment helps CTC on its way
 
 
 @dataclass
 class Batch:
-    """Padded utterances. log_mel [B, 128, 4T]; lengths [B] in tokens; mel [B, 2T, 80]; f0 [B, 2T]; speaker [B, 192]."""
+    """Padded utterances. log_mel [B, 128, 4T]; lengths [B] in tokens; mel [B, 2T, 80]; f0 [B, 2T]; speaker [B, 192];
+    rough [B, T]: a guess at the phone of each token, BLANK in pauses, -1 where there is no text."""
 
     log_mel: Tensor
     lengths: Tensor
@@ -44,6 +46,7 @@ class Batch:
     speaker: Tensor
     phones: Tensor
     phone_lengths: Tensor
+    rough: Tensor
 
 
 class Regressor(nn.Module):
@@ -71,19 +74,24 @@ class Trainee(nn.Module):
         super().__init__()
         self.tokenizer = SpeechTokenizer(config)
         self.regressor = Regressor(len(config.fsq_levels))
+        # A second CTC before the bottleneck: the encoder learns phones long before the codes can carry them.
+        self.early_ctc = nn.Linear(config.dim, config.ctc_vocab_size)
 
-    def losses(self, batch: Batch, log_mel: Tensor) -> dict[str, Tensor]:
-        """CTC, mel L1, pitch contour L1 and voicing; `log_mel` may be an augmented form of the batch's."""
+    def losses(self, batch: Batch, log_mel: Tensor, rough_weight: float = 0.0) -> dict[str, Tensor]:
+        """CTC, mel L1, pitch contour L1 and voicing; `log_mel` may be an augmented form of the batch's.
+
+        rough_weight: of the cross-entropy with the guessed alignment, which ends CTC's long blank plateau.
+        """
         with torch.autocast("cpu", torch.bfloat16):
-            codes, ids = self.tokenizer.quantise(log_mel, batch.lengths)
+            hidden = self.tokenizer.hidden(log_mel, batch.lengths)
+            codes, ids = self.tokenizer.quantise(hidden, batch.lengths)
+            early = self.early_ctc(hidden)
             logits = self.tokenizer.ctc_logits(codes, batch.lengths)
             predicted = self.regressor(codes, batch.speaker).float()
-        spoken = batch.phone_lengths > 0
-        scores = logits[spoken].float().log_softmax(-1).transpose(0, 1)
-        ctc = F.ctc_loss(
-            scores, batch.phones[spoken], batch.lengths[spoken], batch.phone_lengths[spoken],
-            blank=BLANK, reduction="sum", zero_infinity=True,
-        ) / batch.phone_lengths.sum()  # fmt: skip
+        ctc, early_ctc = ctc_loss(logits, batch), ctc_loss(early, batch)
+        guessed = batch.rough.flatten()
+        rough = F.cross_entropy(early.float().flatten(0, 1), guessed, ignore_index=-1, reduction="sum")
+        rough = rough / (guessed >= 0).sum().clamp(min=1)
         frames = torch.arange(batch.mel.shape[1])[None] < 2 * batch.lengths[:, None]
         bins = torch.arange(N_MELS)[None] < batch.mel_bins[:, None]
         seen = frames[:, :, None] & bins[:, None]
@@ -97,12 +105,23 @@ class Trainee(nn.Module):
         counts = torch.bincount(used).float()
         share = counts[counts > 0] / counts.sum()
         return {
-            "loss": ctc + 0.5 * mel + pitch + 0.2 * voicing,
+            "loss": ctc + 0.5 * early_ctc + rough_weight * rough + 0.5 * mel + pitch + 0.2 * voicing,
             "ctc": ctc.detach(),
+            "early": early_ctc.detach(),
+            "rough": rough.detach(),
             "mel": mel.detach(),
             "pitch": pitch.detach(),
             "perplexity": (-(share * share.log()).sum()).exp(),
         }
+
+
+def ctc_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """CTC per phone, in nats; rows without text have target length 0 and are weighted out."""
+    scores = logits.float().log_softmax(-1).transpose(0, 1)
+    each = F.ctc_loss(
+        scores, batch.phones, batch.lengths, batch.phone_lengths, BLANK, reduction="none", zero_infinity=True
+    )
+    return (each * (batch.phone_lengths > 0)).sum() / batch.phone_lengths.sum().clamp(min=1)
 
 
 def augment(log_mel: Tensor, lengths: Tensor, rng: random.Random) -> Tensor:
@@ -113,6 +132,8 @@ def augment(log_mel: Tensor, lengths: Tensor, rng: random.Random) -> Tensor:
     batch, bins, frames = log_mel.shape
     out = log_mel.clone()
     for i in range(batch):
+        if rng.random() < 0.4:
+            continue
         if rng.random() < 0.5:
             knots = torch.randn(1, 1, rng.choice([3, 5, 8])) * 0.08
             out[i] += F.interpolate(knots, size=bins, mode="linear", align_corners=True)[0, 0][:, None]
@@ -143,6 +164,18 @@ def read_phones(file: Path) -> dict[str, list[list[int]]]:
     return phones
 
 
+def rough_alignment(mel: np.ndarray, phones: list[int]) -> np.ndarray:
+    """A guess at the phone of each token [T]: phones spread over the loud tokens, vowels twice as long; else BLANK."""
+    energy = mel.reshape(-1, 2 * N_MELS).mean(1)
+    loud = energy > energy.max() - 0.6 * (energy.max() - energy.min())
+    weights = np.array([2.0 if PHONES[phone][-1].isdigit() else 1.0 for phone in phones])
+    ends = np.cumsum(weights) / weights.sum()
+    place = (np.arange(loud.sum()) + 0.5) / max(1, loud.sum())
+    guess = np.full(len(energy), BLANK)
+    guess[loud] = np.array(phones)[np.searchsorted(ends, place).clip(max=len(phones) - 1)]
+    return guess
+
+
 def collate(store: FeatureStore, rows: list[Row], phones: dict[str, list[list[int]]]) -> Batch:
     """Read and pad utterances."""
     longest = max(row["tokens"] for row in rows)
@@ -158,6 +191,10 @@ def collate(store: FeatureStore, rows: list[Row], phones: dict[str, list[list[in
     phone_ids = torch.zeros(len(rows), max(1, *map(len, targets)), dtype=torch.long)
     for i, target in enumerate(targets):
         phone_ids[i, : len(target)] = torch.tensor(target)
+    rough = torch.full((len(rows), longest), -1)
+    for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
+        if target:
+            rough[i, : row["tokens"]] = torch.from_numpy(rough_alignment(store.mel(row), target))
     bins = [N_MELS if row["max_hz"] >= 12000 else 65 for row in rows]
     return Batch(
         log_mel=padded([store.logmel(row) for row in rows], 4 * longest).transpose(1, 2).contiguous(),
@@ -165,9 +202,10 @@ def collate(store: FeatureStore, rows: list[Row], phones: dict[str, list[list[in
         mel=padded([store.mel(row) for row in rows], 2 * longest),
         mel_bins=torch.tensor(bins),
         f0=padded([store.f0(row) for row in rows], 2 * longest),
-        speaker=torch.stack([torch.from_numpy(store.embedding(row)) for row in rows]),
+        speaker=torch.stack([torch.from_numpy(store.teacher(row)) for row in rows]),
         phones=phone_ids,
         phone_lengths=torch.tensor([len(target) for target in targets]),
+        rough=rough,
     )
 
 
@@ -195,7 +233,8 @@ def validate(trainee: Trainee, store: FeatureStore, rows: list[Row], phones: dic
         batch = collate(store, group, phones)
         for name, value in trainee.losses(batch, batch.log_mel).items():
             sums.setdefault(name, []).append(float(value))
-        codes, _ = trainee.tokenizer.quantise(batch.log_mel, batch.lengths)
+        hidden = trainee.tokenizer.hidden(batch.log_mel, batch.lengths)
+        codes, _ = trainee.tokenizer.quantise(hidden, batch.lengths)
         best = trainee.tokenizer.ctc_logits(codes, batch.lengths).argmax(-1)
         for i, length in enumerate(batch.lengths.tolist()):
             target = batch.phones[i, : batch.phone_lengths[i]].tolist()
@@ -242,13 +281,14 @@ def train(features: Path, phones_file: Path, out: Path, run_config: RunConfig, t
         return {k.removeprefix(prefix): v for k, v in average.weights().items() if k.startswith(prefix)}
 
     train_rows = store.select("train")
-    val_rows = [row for row in store.select("val") if row["lang"] != "real"]
+    val_rows = store.select("val", "kokoro")
     averaged = Trainee(config)
     for group in batches(train_rows, tokens_per_step, rng):
         if not run.go_on():
             break
         batch = collate(store, group, phones)
-        losses = trainee.losses(batch, augment(batch.log_mel, batch.lengths, rng))
+        rough_weight = max(0.0, 1.0 - run.step / ROUGH_STEPS)
+        losses = trainee.losses(batch, augment(batch.log_mel, batch.lengths, rng), rough_weight)
         run.set_rate(optimizer)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
@@ -299,7 +339,7 @@ def main() -> None:
     parser.add_argument("--write-tokens", action="store_true", help="only write tokens and alignments")
     args = parser.parse_args()
     if not args.write_tokens:
-        run_config = RunConfig(minutes=args.minutes, threads=args.threads, peak_rate=1.2e-3, ema_decay=0.998)
+        run_config = RunConfig(minutes=args.minutes, threads=args.threads, peak_rate=1.5e-3, warmup_steps=150, ema_decay=0.998)
         train(args.features, args.phones, args.out, run_config, args.tokens)
     from safetensors.torch import load_file
 

@@ -1,0 +1,49 @@
+"""`fireside say`: a text in a voice of the model or one of your own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from fireside.cli import options
+from fireside.cli.report import command
+
+HELP = """Say a text: English, Mandarin, or both in one sentence.
+
+\b
+Examples:
+  fireside say "Good evening. The fire is lit, and there is tea." -o hello.wav
+  fireside say -f chapter.txt -v default --speed 1.1 -o chapter.mp3
+  echo "你好，欢迎来到 Fireside。" | fireside say --stream | ffplay -nodisp -autoexit -
+
+Pronunciation by hand stands in brackets: CMU phones, as [T][AH0][M][EY1][T][OW0], or pinyin with tones, as
+[ch][óng][q][ìng].
+"""
+
+
+@command
+def say(
+    text: options.Text = None,
+    file: options.File = None,
+    voice: options.Voice = "default",
+    speed: options.Speed = 1.0,
+    instruct: Annotated[
+        Optional[str], typer.Option("--instruct", help='How to say it, as "speak slowly" or "快一点".')
+    ] = None,
+    seed: options.Seed = None,
+    output: options.Output = None,
+    stream: options.Stream = False,
+    model: options.Model = None,
+    threads: options.Threads = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Say a text."""
+    from fireside.cli.render import Outputs, render
+    from fireside.cli.texts import read_text
+
+    outputs = Outputs.checked(output, stream)
+    words = read_text(text, file)
+    tts = options.open_model(model, threads)
+    render(tts.stream(words, voice=voice, speed=speed, seed=seed, instruction=instruct), outputs, quiet)

@@ -1,0 +1,118 @@
+"""From a recording to what the models are conditioned on: a voice from a prompt, speech tokens from a source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fireside.audio.features import WHISPER_RATE, MelSpectrogram, kaldi_fbank, whisper_log_mel
+from fireside.audio.io import read_audio
+from fireside.audio.prompt import load_prompt
+from fireside.audio.resample import resample
+from fireside.errors import AudioError
+from fireside.text.phones import is_spoken
+from fireside.voices import Voice, VoiceCard
+
+if TYPE_CHECKING:
+    from fireside.models.checkpoint import ModelFolder
+
+Source = str | Path | bytes | tuple[np.ndarray, int]
+"""A recording: a file, the bytes of one, or (samples, sample rate)."""
+
+Note = Callable[[str], None]
+
+_PIECE_SECONDS = (8.0, 16.0)  # a long source is cut between these, at its quietest moment
+_QUIET_SECONDS = 0.2
+_SILENT_DB = -60.0
+
+
+def make_voice(
+    model: ModelFolder, source: Source, words: Sequence[Sequence[int]], card: VoiceCard, on_note: Note
+) -> Voice:
+    """The voice of a recording.
+
+    words: text-token ids of each word that is spoken in it, or none (then the LM will not hear the prompt).
+    on_note is told what the user should know. Raises AudioError when the recording cannot be used.
+    """
+    prompt = load_prompt(source)
+    for remark in prompt.notes:
+        on_note(remark)
+    low = resample(prompt.samples, prompt.sample_rate, WHISPER_RATE)
+    full = resample(prompt.samples, prompt.sample_rate, model.config.mel.sample_rate)
+    with torch.inference_mode():
+        tokens = model.tokenizer.encode(whisper_log_mel(low)[None])[0]
+        mel = MelSpectrogram.from_config(model.config.mel)(full[None])[0]
+        embedding = model.speaker(kaldi_fbank(low, subtract_mean=True)[None])[0]
+    ratio = model.config.flow.token_mel_ratio
+    length = min(len(tokens), mel.shape[1] // ratio)
+    tokens, mel = tokens[:length], mel[:, : ratio * length]
+    groups = _spoken_groups(words)
+    ends: list[int] = []
+    if groups:
+        ends = model.tokenizer.align(tokens, [[t for t in group if is_spoken(t)] for group in groups])
+    return Voice(
+        VoiceCard(
+            **{**vars(card), "words": tuple(map(tuple, groups)), "word_ends": tuple(ends), "model": model.config.name}
+        ),
+        embedding=torch.nn.functional.normalize(embedding, dim=0).numpy(),
+        prompt_tokens=tokens.numpy(),
+        prompt_mel=np.ascontiguousarray(mel.T.numpy()),
+    )
+
+
+def _spoken_groups(words: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Words with at least one sound each: a lone pause or mark joins its neighbour."""
+    groups: list[list[int]] = []
+    waiting: list[int] = []
+    for word in words:
+        if any(is_spoken(token) for token in word):
+            groups.append([*waiting, *word])
+            waiting = []
+        elif groups:
+            groups[-1] += word
+        else:
+            waiting += word
+    return groups
+
+
+def source_tokens(model: ModelFolder, source: Source) -> list[tuple[int, ...]]:
+    """The speech tokens of a recording to convert, in pieces cut at pauses. Raises AudioError for no sound."""
+    samples, rate = source if isinstance(source, tuple) else _read(source)
+    low = resample(samples, rate, WHISPER_RATE).float()
+    if low.numel() == 0 or 20 * float(torch.log10(low.abs().max() + 1e-9)) < _SILENT_DB:
+        raise AudioError("The recording to convert is silent: give one with speech in it.")
+    # One look at the whole recording, so that every piece is judged by the same loudest moment.
+    features = whisper_log_mel(low)
+    step = WHISPER_RATE // 100
+    cuts = [cut // step // 4 * 4 for cut in _cuts(low.numpy(), WHISPER_RATE)]
+    pieces = []
+    for start, end in zip([0, *cuts], [*cuts, features.shape[1]], strict=True):
+        if end - start >= 4:
+            pieces.append(tuple(model.tokenizer.encode(features[None, :, start:end])[0].tolist()))
+    if not pieces:
+        raise AudioError("The recording to convert is too short: give at least a word.")
+    return pieces
+
+
+def _read(source: str | Path | bytes) -> tuple[np.ndarray, int]:
+    recording = read_audio(source)
+    return recording.samples, recording.sample_rate
+
+
+def _cuts(samples: np.ndarray, rate: int) -> list[int]:
+    """Where to cut a long recording: sample indices, each in the quietest moment of its stretch."""
+    shortest, longest = (int(seconds * rate) for seconds in _PIECE_SECONDS)
+    width = int(_QUIET_SECONDS * rate)
+    cuts: list[int] = []
+    start = 0
+    while len(samples) - start > longest:
+        stretch = samples[start + shortest : start + longest].astype(np.float64) ** 2
+        sums = np.cumsum(stretch)
+        quiet = np.argmin(sums[width:] - sums[:-width])
+        start += shortest + int(quiet) + width // 2
+        cuts.append(start)
+    return cuts

@@ -1,0 +1,116 @@
+"""Makes a model folder of trained parts: `fireside.yaml`, the weights in a small format, and the named voices.
+
+    python -m fireside.train.package --runs runs --out src/fireside/hearth
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import yaml
+from safetensors.torch import load_file
+
+from fireside.models.checkpoint import CONFIG_FILE, PARTS, Storage, write_part
+from fireside.models.config import (
+    FlowConfig,
+    LMConfig,
+    ModelConfig,
+    SpeakerConfig,
+    TokenizerConfig,
+    VocoderConfig,
+)
+from fireside.train.data import FeatureStore, Row
+from fireside.voices import Voice, VoiceCard, write_voice
+
+PROMPT_SECONDS = (2.8, 5.0)
+LICENCE = "Apache-2.0 (synthetic speech of Kokoro-82M)"
+LANGUAGES = {"a": "en", "b": "en", "z": "zh"}
+ACCENTS = {"a": "American English", "b": "British English", "z": "Mandarin"}
+SEXES = {"f": "female", "m": "male"}
+
+
+def typical(store: FeatureStore, rows: list[Row]) -> tuple[Row, np.ndarray]:
+    """The utterance that is most like its voice, among those of a prompt's length, and the voice's mean embedding."""
+    embeddings = np.stack([store.embedding(row) for row in rows])
+    mean = embeddings.mean(0)
+    mean /= np.linalg.norm(mean)
+    low, high = PROMPT_SECONDS
+    fitting = [i for i, row in enumerate(rows) if low <= row["duration"] <= high]
+    best = max(fitting, key=lambda i: float(embeddings[i] @ mean))
+    return rows[best], mean
+
+
+def named_voices(store: FeatureStore, model: str) -> list[Voice]:
+    """A voice for every named speaker of the training rows, prompted in its own language at its own rate."""
+    aligned = {}
+    with (store.folder / "blocks.jsonl").open(encoding="utf-8") as lines:
+        for line in map(json.loads, lines):
+            aligned[line["utt"]] = line
+    by_name: dict[str, list[Row]] = defaultdict(list)
+    for row in store.select("train", "kokoro"):
+        speaker = row["spk"]
+        own = LANGUAGES.get(speaker[0]) == row["lang"]
+        if "+" not in speaker and own and row["speed"] == 1.0 and row["utt"] in aligned:
+            by_name[speaker].append(row)
+    voices = []
+    for speaker, rows in sorted(by_name.items()):
+        row, embedding = typical(store, rows)
+        line = aligned[row["utt"]]
+        card = VoiceCard(
+            speaker,
+            LANGUAGES[speaker[0]],
+            f"{ACCENTS[speaker[0]]}, {SEXES[speaker[1]]}",
+            LICENCE,
+            prompt_text=row["text"],
+            model=model,
+            words=tuple(tuple(word) for word in line["words"]),
+            word_ends=tuple(line["word_ends"]),
+        )
+        voices.append(Voice(card, embedding, store.tokens(row), store.mel(row)))
+    return voices
+
+
+def package(runs: Path, out: Path, name: str, default_voice: str, storage: Storage) -> None:
+    """Write the model folder `out` from the runs' `PART/PART.safetensors` and `PART/config.json`."""
+
+    def text(part: str) -> str:
+        return (runs / part / "config.json").read_text(encoding="utf-8")
+
+    config = ModelConfig(
+        name=name,
+        default_voice=default_voice,
+        lm=LMConfig.model_validate_json(text("lm")),
+        flow=FlowConfig.model_validate_json(text("flow")),
+        vocoder=VocoderConfig.model_validate_json(text("vocoder")),
+        tokenizer=TokenizerConfig.model_validate_json(text("tokenizer")),
+        speaker=SpeakerConfig.model_validate_json(text("speaker")),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    document = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    (out / CONFIG_FILE).write_text(document, encoding="utf-8")
+    for part in PARTS:
+        file = write_part(out, part, load_file(runs / part / f"{part}.safetensors"), storage)
+        print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    for voice in named_voices(FeatureStore(runs / "features"), name):
+        write_voice(out / "voices", voice)
+        print(f"voice {voice.name}: {len(voice.prompt_tokens) / 25:.1f} s, {voice.card.prompt_text}")
+
+
+def main() -> None:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, help="folder with features/ and one folder per part")
+    parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    parser.add_argument("--name", default="hearth")
+    parser.add_argument("--default-voice", default="af_heart")
+    parser.add_argument("--storage", default="float16", choices=["float32", "float16", "bfloat16", "int8"])
+    args = parser.parse_args()
+    package(args.runs, args.out, args.name, args.default_voice, args.storage)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""Training of the vocoder from nothing: spectral and f0 losses first, then small discriminators join.
+
+    python -m fireside.train.vocoder --features DIR --out DIR [--minutes N] [--threads N] [--set key=value ...]
+
+The source is fed the f0 track at first, so that harmonics stand in the right place from the first step; later part of
+the batches use the predicted f0, as synthesis does. Mels are perturbed in part of the rows, because at synthesis they
+come from the flow. Without discriminators the objective has no preference between noise and buzz at the same mel;
+they teach the texture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor
+
+from fireside.errors import UsageError
+from fireside.models.config import Config, DiscriminatorConfig, VocoderConfig, read_config
+from fireside.models.discriminators import Discriminators
+from fireside.models.hift import HiFT
+from fireside.train.data import FeatureStore, Row
+from fireside.train.loop import Average, Run, RunConfig
+from fireside.train.vocoder_losses import (
+    SpectralDistance,
+    discriminator_loss,
+    feature_loss,
+    generator_loss,
+    relativistic_loss,
+)
+
+HEARTH = VocoderConfig(
+    base_channels=256,
+    f0_channels=128,
+    upsample_rates=(6, 5),
+    upsample_kernel_sizes=(12, 11),
+    istft_n_fft=64,
+    istft_hop=16,
+    resblock_kernel_sizes=(3, 7),
+    resblock_dilation_sizes=((1, 3, 5), (1, 3, 5)),
+    source_resblock_kernel_sizes=(3, 3),
+    source_resblock_dilation_sizes=((1, 3), (1, 3)),
+    source_phase="sample",
+    istft_phase="angle",
+)
+"""Half the stages of the official sizes and a longer ISTFT: wide layers at low rates are what a CPU is fast at."""
+
+
+class VocoderTraining(Config):
+    """Batches, weights of the losses, and when the discriminators join."""
+
+    batch: int = 8
+    crop: int = 32
+    f0_batch: int = 8
+    f0_crop: int = 96
+    real_share: float = 0.12
+    perturbed_share: float = 0.3
+    perturbation: float = 0.1
+    gan_start: float = 0.45
+    predicted_f0_start: float = 0.25
+    mel_weight: float = 45.0
+    linear_weight: float = 10.0
+    feature_weight: float = 2.0
+    relativistic_weight: float = 1.0
+    windows: tuple[int, ...] = (2048, 1024, 512, 256, 128)
+    mels: tuple[int, ...] = (128, 80, 48, 24, 12)
+    windows_per_step: int = 3
+    critic_rate: float = 0.5
+    bf16: bool = True
+    validate_every: int = 400
+    critics: DiscriminatorConfig = DiscriminatorConfig(
+        period_channels=(12, 32, 64, 128, 128),
+        hops=(256, 512, 128),
+        win_lengths=(1024, 2048, 512),
+        spectrum_channels=12,
+    )
+
+
+class Crops:
+    """Random excerpts of a feature folder; longer utterances are drawn more often."""
+
+    def __init__(self, store: FeatureStore, split: str, config: VocoderConfig, seed: int) -> None:
+        self.store = store
+        self.hop = config.hop_length
+        self.ahead = config.conv_pre_look_right
+        self.random = random.Random(seed)
+        self.rows = {
+            name: [row for row in store.select(split, name) if row["tokens"] > 0]
+            for name in ("kokoro", "librispeech")
+        }
+        self.weights = {name: [row["tokens"] for row in rows] for name, rows in self.rows.items()}
+
+    def draw(self, count: int, frames: int, real_share: float) -> tuple[Tensor, Tensor, Tensor]:
+        """mel `[count, n_mels, frames + ahead]`, f0 `[count, frames]`, waveform `[count, frames * hop]`."""
+        mels, f0s, wavs = [], [], []
+        while len(mels) < count:
+            corpus = "librispeech" if self.random.random() < real_share and self.rows["librispeech"] else "kokoro"
+            row: Row = self.random.choices(self.rows[corpus], self.weights[corpus])[0]
+            mel = self.store.mel(row)
+            room = len(mel) - frames - self.ahead
+            if room < 0:
+                continue
+            start = self.random.randint(0, room)
+            mels.append(mel[start : start + frames + self.ahead].T)
+            f0s.append(self.store.f0(row)[start : start + frames])
+            wavs.append(self.store.wav(row)[start * self.hop : (start + frames) * self.hop])
+        return tuple(torch.from_numpy(np.stack(x).astype(np.float32)) for x in (mels, f0s, wavs))  # type: ignore[return-value]
+
+
+def perturb(mel: Tensor, share: float, strength: float) -> Tensor:
+    """Add noise of up to `strength` and blur over time, each in about `share` of the rows."""
+    rows = mel.shape[0]
+    noise = torch.randn_like(mel) * (strength * torch.rand(rows, 1, 1)) * (torch.rand(rows, 1, 1) < share)
+    blurred = F.avg_pool1d(F.pad(mel, (1, 1), mode="replicate"), 3, 1)
+    amount = 0.5 * torch.rand(rows, 1, 1) * (torch.rand(rows, 1, 1) < share)
+    return torch.lerp(mel, blurred, amount) + noise
+
+
+def synthesise(model: HiFT, mel: Tensor, f0: Tensor) -> Tensor:
+    """Waveform of `frames` frames from a mel with its look-ahead, and a given f0 `[batch, frames]`."""
+    samples = f0.shape[1] * model.config.hop_length
+    with torch.autocast("cpu", enabled=False):
+        source, _ = model.m_source(f0, torch.rand(f0.shape[0], samples, model.m_source.harmonics))
+    return model.waveform(model.spectrum(mel, model.source_spectrum(source)))
+
+
+class VocoderTrainer:
+    """The networks, their optimisers, and one step of each phase."""
+
+    def __init__(self, config: VocoderConfig, training: VocoderTraining, run: Run) -> None:
+        self.training, self.run = training, run
+        self.model = HiFT(config)
+        self.critics = Discriminators(training.critics)
+        self.average = Average(self.model, run.config.ema_decay)
+        self.distance = SpectralDistance(config.sample_rate, training.windows, training.mels)
+        self.f0_parameters = list(self.model.f0_predictor.parameters())
+        ours = {id(p) for p in self.f0_parameters}
+        self.decoder_parameters = [p for p in self.model.parameters() if id(p) not in ours]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": self.decoder_parameters}, {"params": self.f0_parameters}],
+            betas=(0.8, 0.99),
+            weight_decay=0.0,
+        )
+        self.critic_optimizer = torch.optim.AdamW(self.critics.parameters(), betas=(0.8, 0.99), weight_decay=0.0)
+        self.parts: dict[str, Any] = {
+            "model": self.model,
+            "critics": self.critics,
+            "optimizer": self.optimizer,
+            "critic_optimizer": self.critic_optimizer,
+            "average": self.average,
+        }
+
+    def step(self, crops: Crops) -> dict[str, Tensor]:
+        """One update of everything; returns the losses."""
+        training, run = self.training, self.run
+        adversarial = run.progress >= training.gan_start
+        mel, f0, wave = crops.draw(training.batch, training.crop, training.real_share)
+        mel = perturb(mel, training.perturbed_share, training.perturbation)
+        losses = self._f0_loss(crops)
+        given = f0
+        if run.progress >= training.predicted_f0_start and random.random() < 0.5:
+            with torch.no_grad():
+                given = self.model.predict_f0(mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False)
+        windows = [
+            training.windows[0],
+            *random.sample(training.windows[1:], min(training.windows_per_step, len(training.windows)) - 1),
+        ]
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
+            fake = synthesise(self.model, mel, given)
+            losses["mel"], losses["linear"] = self.distance(fake, wave, windows)
+            total = training.mel_weight * losses["mel"] + training.linear_weight * losses["linear"]
+            if adversarial:
+                real_scores, real_maps = self.critics(wave)
+                kept = [[m.detach() for m in maps] for maps in real_maps]
+                self.critics.requires_grad_(False)
+                scores, maps = self.critics(fake)
+                self.critics.requires_grad_(True)
+                losses["gen"] = generator_loss(scores)
+                losses["features"] = feature_loss(kept, maps)
+                losses["rel"] = relativistic_loss(scores, [s.detach() for s in real_scores])
+                total = (
+                    total
+                    + losses["gen"]
+                    + training.feature_weight * losses["features"]
+                    + training.relativistic_weight * losses["rel"]
+                )
+        self.optimizer.zero_grad(set_to_none=True)
+        (total + losses["f0"]).backward()
+        run.set_rate(self.optimizer)
+        losses["norm"] = torch.nn.utils.clip_grad_norm_(self.decoder_parameters, 50.0 * run.config.grad_clip)
+        torch.nn.utils.clip_grad_norm_(self.f0_parameters, 50.0 * run.config.grad_clip)
+        self.optimizer.step()
+        self.average.update(self.model)
+        if adversarial:
+            with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
+                fake_scores, _ = self.critics(fake.detach())
+                losses["critic"] = discriminator_loss(real_scores, fake_scores)
+                critic_total = losses["critic"] + training.relativistic_weight * relativistic_loss(
+                    real_scores, fake_scores
+                )
+            self.critic_optimizer.zero_grad(set_to_none=True)
+            critic_total.backward()
+            run.set_rate(self.critic_optimizer, training.critic_rate)
+            torch.nn.utils.clip_grad_norm_(self.critics.parameters(), 10.0 * run.config.grad_clip)
+            self.critic_optimizer.step()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _f0_loss(self, crops: Crops) -> dict[str, Tensor]:
+        training = self.training
+        mel, f0, _ = crops.draw(training.f0_batch, training.f0_crop, training.real_share)
+        mel = perturb(mel, training.perturbed_share, training.perturbation)
+        predicted = self.model.predict_f0(mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False)
+        return {"f0": (predicted - f0).abs().mean()}
+
+    @torch.no_grad()
+    def validate(self, crops: Crops, batches: int = 4) -> dict[str, float]:
+        """Losses of the averaged weights on held-out excerpts, with predicted f0."""
+        averaged = HiFT(self.model.config)
+        averaged.load_state_dict(self.average.weights())
+        totals = {"mel": 0.0, "linear": 0.0, "f0": 0.0}
+        for _ in range(batches):
+            mel, f0, wave = crops.draw(8, 2 * self.training.crop, 0.0)
+            predicted = averaged.predict_f0(mel[..., : f0.shape[1] + averaged.f0_predictor.look_right], final=False)
+            distance = self.distance(synthesise(averaged, mel, predicted), wave, self.training.windows)
+            for name, value in zip(totals, (*distance, (predicted - f0).abs().mean()), strict=True):
+                totals[name] += float(value) / batches
+        return totals
+
+
+def train(
+    features: Path, out: Path, config: VocoderConfig, training: VocoderTraining, run_config: RunConfig
+) -> None:
+    """Train until the time budget ends, resuming from `out/checkpoint.pt`; writes `out/vocoder.safetensors`."""
+    run = Run(out, run_config)
+    torch.manual_seed(run_config.seed)
+    trainer = VocoderTrainer(config, training, run)
+    run.restore(**trainer.parts)
+    random.seed(run_config.seed + run.step)
+    torch.manual_seed(run_config.seed + run.step)
+    store = FeatureStore(features)
+    crops = Crops(store, "train", config, run_config.seed + run.step)
+    exports = {"vocoder.safetensors": trainer.average.weights}
+    (out / "vocoder.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    while run.go_on():
+        losses = trainer.step(crops)
+        run.log(losses)
+        if run.step % training.validate_every == 0:
+            run.scalars("val", trainer.validate(Crops(store, "val", config, 1)))
+        run.save_if_due(exports, **trainer.parts)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--config", type=Path, help="fireside.yaml; its vocoder section sets the sizes")
+    parser.add_argument("--minutes", type=float, default=80.0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="settings")
+    options = parser.parse_args(arguments)
+    settings: dict[str, dict[str, Any]] = {"training": {}, "run": {}}
+    for setting in options.settings:
+        key, separator, value = setting.partition("=")
+        part = "run" if key in RunConfig.model_fields else "training"
+        if not separator or (part == "training" and key not in VocoderTraining.model_fields):
+            raise UsageError(f"--set {setting}: no such setting; use key=value with a key of VocoderTraining.")
+        settings[part][key] = yaml.safe_load(value)
+    run_config = {"minutes": options.minutes, "threads": options.threads, "ema_decay": 0.999, **settings["run"]}
+    train(
+        options.features,
+        options.out,
+        read_config(options.config).vocoder if options.config else HEARTH,
+        VocoderTraining(**settings["training"]),
+        RunConfig(**run_config),
+    )
+
+
+if __name__ == "__main__":
+    main()

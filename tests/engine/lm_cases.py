@@ -1,0 +1,84 @@
+"""What the decoding tests share: the golden models, and samplers that write down what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from fireside.engine.lm import LMDecoder
+from fireside.models.config import LMConfig
+from fireside.models.lm import LM
+from fireside.models.turns import Event, Machine
+
+END_OF_PROMPT = 151646
+
+
+def golden_lm(case) -> LM:
+    """The case's model: its sizes, its weights."""
+    ctor = case.config["ctor"]
+    config = LMConfig(
+        hidden_size=ctor["hidden"],
+        num_layers=ctor["layers"],
+        num_heads=ctor["heads"],
+        num_kv_heads=ctor["kv"],
+        intermediate_size=ctor["inter"],
+        text_vocab_size=ctor["text_vocab"],
+        speech_vocab_size=ctor["speech"],
+    )
+    lm = LM(config)
+    lm.load_released(case.weights)
+    return lm.eval()
+
+
+def text_list(ids: torch.Tensor, case) -> list[int]:
+    """Text ids; the reduced table of the case has the end-of-prompt marker in its last row."""
+    last = case.config["ctor"]["text_vocab"] - 1
+    return [last if i == END_OF_PROMPT else i for i in ids.flatten().tolist()]
+
+
+class Recorder:
+    """A sampler that keeps the scores it was given."""
+
+    def __init__(self, choose: Callable[[torch.Tensor, Sequence[int]], int]) -> None:
+        self.choose = choose
+        self.scores: list[torch.Tensor] = []
+
+    def __call__(self, scores: torch.Tensor, history: Sequence[int]) -> int:
+        self.scores.append(scores)
+        return self.choose(scores, history)
+
+
+def tiny_lm(seed: int = 0, **changes) -> LM:
+    """A small random model."""
+    sizes = {
+        "hidden_size": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "intermediate_size": 96,
+        "text_vocab_size": 50,
+        "speech_vocab_size": 40,
+        "num_control": 8,
+    }
+    torch.manual_seed(seed)
+    lm = LM(LMConfig(**{**sizes, **changes})).eval()
+    for parameter in lm.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+        else:
+            torch.nn.init.normal_(parameter, mean=float(parameter.mean()), std=0.1)
+    return lm
+
+
+def run(decoder: LMDecoder, machine: Machine, sampler) -> list[int | Event]:
+    """Decode one request to its end; an error is raised."""
+    handle = decoder.admit(machine, sampler)
+    out: list[int | Event] = []
+    while not machine.done:
+        for _, item in decoder.step():
+            if isinstance(item, Exception):
+                raise item
+            out.append(item)
+    decoder.release(handle)
+    return out
