@@ -139,3 +139,13 @@ def write_model(folder: Path, config: ModelConfig = CONFIG) -> Path:
     for seed, name in enumerate(["anna", "bo"]):
         write_voice(folder / "voices", make_voice(name, seed))
     return folder
+
+
+def recording(seconds: float, rate: int = 24000, level: float = 0.3) -> np.ndarray:
+    """Something like speech: syllables of a harmonic tone, with a little noise."""
+    time = np.arange(int(seconds * rate)) / rate
+    phase = 2 * np.pi * np.cumsum(140 + 20 * np.sin(3 * time)) / rate
+    tone = sum(np.sin(k * phase) / k for k in range(1, 12))
+    noise = np.random.default_rng(0).standard_normal(len(time)) * 0.05
+    syllables = np.clip(np.sin(2 * np.pi * 3 * time), 0.02, 1)
+    return (level * (tone + noise) / 2 * syllables).astype(np.float32)

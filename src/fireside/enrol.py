@@ -1,8 +1,12 @@
-"""From a recording to what the models are conditioned on: a voice from a prompt, speech tokens from a source."""
+"""From a recording to what the models are conditioned on:
+
+a voice from a prompt, speech tokens from a source.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +15,7 @@ import torch
 
 from fireside.audio.features import WHISPER_RATE, MelSpectrogram, kaldi_fbank, whisper_log_mel
 from fireside.audio.io import read_audio
-from fireside.audio.prompt import load_prompt
+from fireside.audio.prompt import from_samples, load_prompt
 from fireside.audio.resample import resample
 from fireside.errors import AudioError
 from fireside.text.phones import is_spoken
@@ -41,6 +45,9 @@ def make_voice(
     prompt = load_prompt(source)
     for remark in prompt.notes:
         on_note(remark)
+    if prompt.cut and words:
+        on_note("The prompt's text is left out, since the recording was cut: give up to 30 s and their text.")
+        words, card = [], replace(card, prompt_text="")
     low = resample(prompt.samples, prompt.sample_rate, WHISPER_RATE)
     full = resample(prompt.samples, prompt.sample_rate, model.config.mel.sample_rate)
     with torch.inference_mode():
@@ -55,9 +62,7 @@ def make_voice(
     if groups:
         ends = model.tokenizer.align(tokens, [[t for t in group if is_spoken(t)] for group in groups])
     return Voice(
-        VoiceCard(
-            **{**vars(card), "words": tuple(map(tuple, groups)), "word_ends": tuple(ends), "model": model.config.name}
-        ),
+        replace(card, words=tuple(map(tuple, groups)), word_ends=tuple(ends), model=model.config.name),
         embedding=torch.nn.functional.normalize(embedding, dim=0).numpy(),
         prompt_tokens=tokens.numpy(),
         prompt_mel=np.ascontiguousarray(mel.T.numpy()),
@@ -80,9 +85,12 @@ def _spoken_groups(words: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def source_tokens(model: ModelFolder, source: Source) -> list[tuple[int, ...]]:
-    """The speech tokens of a recording to convert, in pieces cut at pauses. Raises AudioError for no sound."""
-    samples, rate = source if isinstance(source, tuple) else _read(source)
-    low = resample(samples, rate, WHISPER_RATE).float()
+    """The speech tokens of a recording to convert, in pieces cut at pauses.
+
+    Raises AudioError for no sound.
+    """
+    recording = from_samples(*source) if isinstance(source, tuple) else read_audio(source)
+    low = resample(recording.samples, recording.sample_rate, WHISPER_RATE)
     if low.numel() == 0 or 20 * float(torch.log10(low.abs().max() + 1e-9)) < _SILENT_DB:
         raise AudioError("The recording to convert is silent: give one with speech in it.")
     # One look at the whole recording, so that every piece is judged by the same loudest moment.
@@ -96,11 +104,6 @@ def source_tokens(model: ModelFolder, source: Source) -> list[tuple[int, ...]]:
     if not pieces:
         raise AudioError("The recording to convert is too short: give at least a word.")
     return pieces
-
-
-def _read(source: str | Path | bytes) -> tuple[np.ndarray, int]:
-    recording = read_audio(source)
-    return recording.samples, recording.sample_rate
 
 
 def _cuts(samples: np.ndarray, rate: int) -> list[int]:

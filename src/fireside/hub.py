@@ -42,8 +42,8 @@ def resolve(name: str | os.PathLike[str] | None = None) -> Path:
         folder = bundled_folder()
         if not (folder / CONFIG_FILE).is_file():
             raise ModelError(
-                f"The bundled model hearth is not in this installation ({folder}): reinstall fireside, or name "
-                "another model folder."
+                f"The bundled model hearth is not in this installation ({folder}): reinstall "
+                "fireside, or name another model folder."
             )
         return folder
     path = Path(name).expanduser()
@@ -52,14 +52,16 @@ def resolve(name: str | os.PathLike[str] | None = None) -> Path:
     match = _HUB_NAME.fullmatch(str(name))
     if path.exists() or match is None:
         raise ModelError(
-            f"'{name}' is not a model: give a folder with a {CONFIG_FILE}, 'hearth', 'org/name' on Hugging Face, "
-            "or 'modelscope:org/name'."
+            f"'{name}' is not a model: give a folder with a {CONFIG_FILE}, 'hearth', 'org/name' on "
+            "Hugging Face, or 'modelscope:org/name'."
         )
     hub, repository = match.groups()
     local = data_dir() / "models" / repository
     if local.is_dir():
         return local
-    return _from_modelscope(repository, local) if hub == "modelscope" else _from_hugging_face(repository, local)
+    return (
+        _from_modelscope(repository, local) if hub == "modelscope" else _from_hugging_face(repository, local)
+    )
 
 
 def _from_hugging_face(repository: str, local: Path) -> Path:
@@ -86,14 +88,14 @@ def _from_modelscope(repository: str, local: Path) -> Path:
 
 def _by_hand(hub: str, package: str, repository: str, local: Path) -> str:
     return (
-        f"There is no folder '{repository}' here, and {hub} needs the package {package}: pip install {package}, "
-        f"or download the files of {repository} into {local}."
+        f"There is no folder '{repository}' here, and {hub} needs the package {package}: "
+        f"pip install {package}, or download the files of {repository} into {local}."
     )
 
 
 def _no_download(hub: str, repository: str, local: Path, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"{repository} could not be fetched from {hub} ({reason}): check the name and the network, or download its "
-        f"files into {local}."
+        f"{repository} could not be fetched from {hub} ({reason}): check the name and the network, or "
+        f"download its files into {local}."
     )

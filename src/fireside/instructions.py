@@ -16,15 +16,18 @@ _REST = re.compile(
     r"more|very|really|much|quite)\b|请|用|以|把|说|讲|读|念|话|语|速|度|地|得|的|些|点|一|来|有|更|比较|你|这|段|句|吧|再|"
     r"非常|很|特别|十分|[\W\d_]"
 )
-KNOWN = "'speak slowly', 'speak quickly', 'a little slower', 'a little faster', 'at a normal pace', 慢一点, 快一点"
+KNOWN = (
+    "'speak slowly', 'speak quickly', 'a little slower', 'a little faster', 'at a normal pace', "
+    "慢一点, 快一点"
+)
 
 
 def rate_mark(instruction: str) -> str:
-    """The symbol of the rate that an instruction asks for: `<slower>`, `<slow>`, `<normal>`, `<fast>`, `<faster>`.
+    """The symbol of the rate that an instruction asks for: `<slower>`, `<slow>`, `<normal>`, `<fast>`,
+    `<faster>`.
 
-    Raises UsageError, listing what can be asked for, when it asks for nothing, for two rates, or for anything beside
-    a rate ('slowly and happily' must not pass for 'slowly').
-    """
+    Raises UsageError, listing what can be asked for, when it asks for nothing, for two rates, or for anything
+    beside a rate ('slowly and happily' must not pass for 'slowly')."""
     text = instruction.lower().replace("<|endofprompt|>", " ")
     rates = [bool(pattern.search(text)) for pattern in (_SLOW, _FAST, _NORMAL)]
     rest = text

@@ -16,14 +16,14 @@ MAX_SPEED = 2.0
 
 @dataclass(frozen=True)
 class SpeechRequest:
-    """One utterance to make: a text in a voice, or pieces of speech tokens in a voice (conversion, benchmarks).
+    """One utterance to make: a text in a voice, or pieces of speech tokens in a voice (conversion,
+    benchmarks).
 
-    One of `text` and `tokens` is set. `speed` > 1 is faster (the mel is interpolated in time). `seed`
-    drives sampling only; None draws one. `control` holds text-token ids put before the text (an instruction);
-    `use_prompt_text` false leaves the voice's prompt out of the LM (cross-lingual, instruct), never out of the
-    flow. `hops` is how many chunks of the flow's mask are made at a time, the last entry for all that follow:
-    small at first for an early first sound. It changes how the audio is cut, never the audio.
-    """
+    One of `text` and `tokens` is set. `speed` > 1 is faster (the mel is interpolated in time). `seed` drives
+    sampling only; None draws one. `control` holds text-token ids put before the text (an instruction);
+    `use_prompt_text` false leaves the voice's prompt out of the LM (cross-lingual, instruct), never out of
+    the flow. `hops` is how many chunks of the flow's mask are made at a time, the last entry for all that
+    follow: small at first for an early first sound. It changes how the audio is cut, never the audio."""
 
     voice: Voice
     text: str = ""
@@ -37,11 +37,12 @@ class SpeechRequest:
 
 @dataclass(frozen=True)
 class Timings:
-    """Where a request's time went, in seconds of wall clock; `ttfa` and `total` count from `submit`.
+    """Where a request's time went, in seconds of wall clock.
 
-    LM, flow and vocoder times are those of the batched calls the request took part in. `audible_ttfa` is the time
-    to the first sample above -40 dBFS. `rtf` is total / audio_seconds (infinite before any audio).
-    """
+    LM, flow and vocoder times are those of the batched calls that the request took part in; `total` is all
+    the engine's work while the request was there, without what its caller did between two chunks. `ttfa`
+    counts from `submit` to the first samples, `audible_ttfa` to when a listener hears the first one above -40
+    dBFS."""
 
     front_end: float = 0.0
     lm_prefill: float = 0.0
@@ -68,9 +69,8 @@ class Timings:
 class AudioChunk:
     """A piece of a request's audio, in order. `final` marks the last.
 
-    tokens: the speech tokens spoken in it (before `speed`); progress: the share of the request that is done, 0..1, an
-    estimate until the end; timings: those up to this chunk.
-    """
+    tokens: the speech tokens spoken in it (before `speed`); progress: the share of the request that is done,
+    0..1, an estimate until the end; timings: those up to this chunk."""
 
     samples: np.ndarray = field(repr=False)
     sample_rate: int

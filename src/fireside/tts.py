@@ -43,7 +43,10 @@ class Speech:
         return len(self.samples) / self.sample_rate
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write .wav, .flac, .mp3, .ogg or .opus. Raises UsageError or OutputError when that cannot be done."""
+        """Write .wav, .flac, .mp3, .ogg or .opus.
+
+        Raises UsageError or OutputError when that cannot be done.
+        """
         from fireside.audio.io import write_audio
 
         file = Path(path)
@@ -112,8 +115,8 @@ class Fireside:
     ) -> Voice:
         """The voice of a recording, to speak with or to keep.
 
-        prompt: a file, the bytes of one, or (samples, rate). prompt_text: what is said in it, for a closer copy.
-        Raises AudioError when the recording cannot be used, TextError for a text that cannot be read.
+        prompt: a file, the bytes of one, or (samples, rate). prompt_text: what is said in it, for a closer
+        copy. Raises AudioError when the recording cannot be used, TextError for a text that cannot be read.
         """
         from fireside.enrol import make_voice
 
@@ -130,9 +133,8 @@ class Fireside:
     ) -> Speech:
         """Say a text.
 
-        voice: a name, a Voice, or None for the default. speed: 0.5 to 2. seed: the same one gives the same audio.
-        Raises TextError, VoiceError or UsageError for what cannot be spoken as asked.
-        """
+        voice: a name, a Voice, or None for the default. speed: 0.5 to 2. seed: the same one gives the same
+        audio. Raises TextError, VoiceError or UsageError for what cannot be spoken as asked."""
         return self._collect(self._request(text, voice, speed, seed))
 
     def stream(
@@ -143,7 +145,7 @@ class Fireside:
         seed: int | None = None,
         instruction: str | None = None,
     ) -> Iterator[AudioChunk]:
-        """As `say` (or `instruct`), chunk by chunk; joined, the chunks are what `say` returns for the seed."""
+        """As `say` (or `instruct`), chunk by chunk; the joined chunks are what `say` returns."""
         return self.engine.generate(self._request(text, voice, speed, seed, instruction))
 
     def clone(
@@ -156,7 +158,11 @@ class Fireside:
     ) -> Speech:
         """Say a text in the voice of a recording: zero-shot with its text, cross-lingual without."""
         notes: list[str] = []
-        voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, on_note=notes.append)
+        voice = (
+            prompt
+            if isinstance(prompt, Voice)
+            else self.make_voice(prompt, prompt_text, on_note=notes.append)
+        )
         return replace(self.say(text, voice, speed, seed), notes=tuple(notes))
 
     def instruct(
@@ -167,10 +173,12 @@ class Fireside:
         speed: float = 1.0,
         seed: int | None = None,
     ) -> Speech:
-        """Say a text as told: 'speak slowly', '快一点'. Raises UsageError listing what the model can be told."""
+        """Say a text as told: 'speak slowly', '快一点'. Raises UsageError listing what can be told."""
         return self._collect(self._request(text, voice, speed, seed, instruction))
 
-    def convert(self, source: Source, voice: str | Voice | None = None, prompt: Source | None = None) -> Speech:
+    def convert(
+        self, source: Source, voice: str | Voice | None = None, prompt: Source | None = None
+    ) -> Speech:
         """The words and rhythm of a recording in another voice: a named one, or that of another recording."""
         if voice is not None and prompt is not None:
             raise UsageError("convert takes a voice or a prompt, not both.")
@@ -233,8 +241,8 @@ def load(name: str | os.PathLike[str] | None = None, threads: int | None = None)
     """Load a model: None or 'hearth' is the bundled one; else a folder, 'org/name' on Hugging Face or
     'modelscope:org/name'. Its parts are read when first needed.
 
-    threads: CPU threads that torch uses in this process; None leaves its choice. Raises ModelError or ConfigError.
-    """
+    threads: CPU threads that torch uses in this process; None leaves its choice. Raises ModelError or
+    ConfigError."""
     import torch
 
     from fireside.models.checkpoint import ModelFolder

@@ -1,13 +1,18 @@
-"""The voice registry: a voice is NAME.safetensors (what a model is conditioned on) beside NAME.json (what is known
-about it). Nothing is ever unpickled."""
+"""The voice registry:
+
+a voice is NAME.safetensors (what a model is conditioned on) beside NAME.json (what is known about it).
+Nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +30,8 @@ _TENSORS = ("embedding", "prompt_tokens", "prompt_mel")
 class VoiceCard:
     """What is known about a voice. `words` and `word_ends` describe what its prompt audio says.
 
-    words: text-token ids of every word of the prompt; word_ends: for each, the prompt's speech token at which it
-    ends (exclusive). Both are empty when the prompt's text is unknown. model: the model it was made for.
+    words: text-token ids of every word of the prompt; word_ends: for each, the prompt's speech token at which
+    it ends (exclusive). Both are empty when the prompt's text is unknown. model: the model it was made for.
     """
 
     name: str
@@ -41,9 +46,12 @@ class VoiceCard:
     bundled: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Voice:
-    """A voice ready to speak: its card, embedding [192], prompt_tokens [P] and prompt_mel [P * ratio, n_mels]."""
+    """A voice ready to speak:
+
+    its card, embedding [192], prompt_tokens [P] and prompt_mel [P * ratio, n_mels].
+    """
 
     card: VoiceCard
     embedding: np.ndarray = field(repr=False)
@@ -60,6 +68,15 @@ class Voice:
         """Its first language, as 'en' or 'zh'."""
         return self.card.language
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for two voices that condition the flow alike, whatever their names."""
+        digest = hashlib.sha256()
+        for array in (self.embedding, self.prompt_tokens, self.prompt_mel):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
 
 def read_voice(folder: Path, name: str, bundled: bool = False) -> Voice:
     """Read NAME.json and NAME.safetensors. Raises VoiceError naming what is missing or wrong."""
@@ -71,7 +88,9 @@ def read_voice(folder: Path, name: str, bundled: bool = False) -> Voice:
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise VoiceError(f"The voice '{name}' cannot be read: {file} is missing or damaged ({error}).") from error
+        raise VoiceError(
+            f"The voice '{name}' cannot be read: {file} is missing or damaged ({error})."
+        ) from error
     missing = [key for key in _TENSORS if key not in tensors]
     if missing:
         raise VoiceError(f"The voice '{name}' is incomplete: {file} lacks {', '.join(missing)}.")
@@ -121,7 +140,7 @@ def write_voice(folder: Path, voice: Voice) -> None:
 
     card = asdict(voice.card)
     del card["bundled"], card["name"]
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "embedding": voice.embedding.astype(np.float32),
         "prompt_tokens": voice.prompt_tokens.astype(np.int32),
         "prompt_mel": np.ascontiguousarray(voice.prompt_mel.astype(np.float16)),
@@ -139,11 +158,13 @@ def check_name(name: str) -> str:
     """The name, if a voice may have it. Raises VoiceError saying what a name looks like."""
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise VoiceError(
-            f"'{name}' cannot be a voice's name: use up to 64 letters, digits, '-', '_' and '.', a letter or digit "
-            "first."
+            f"'{name}' cannot be a voice's name: use up to 64 letters, digits, '-', '_' and '.', a letter "
+            "or digit first."
         )
     if name == DEFAULT:
-        raise VoiceError(f"'{DEFAULT}' is the model's own default voice and cannot be replaced: choose another name.")
+        raise VoiceError(
+            f"'{DEFAULT}' is the model's own default voice and cannot be replaced: choose another name."
+        )
     return name
 
 
@@ -179,8 +200,8 @@ class VoiceRegistry:
             voice = read_voice(self.user, wanted)
             if voice.card.model not in ("", self.model):
                 raise VoiceError(
-                    f"The voice '{wanted}' was made for the model {voice.card.model}, not {self.model}: remove it "
-                    "and add it again from its recording."
+                    f"The voice '{wanted}' was made for the model {voice.card.model}, not {self.model}: "
+                    "remove it and add it again from its recording."
                 )
             return voice
         raise VoiceError(self._unknown(wanted))
@@ -191,14 +212,18 @@ class VoiceRegistry:
         if voice.name in self._names(self.bundled):
             raise VoiceError(f"'{voice.name}' is a voice of the model {self.model}: choose another name.")
         if voice.name in self._names(self.user) and not replace_existing:
-            raise VoiceError(f"You already have a voice '{voice.name}': remove it first, or choose another name.")
+            raise VoiceError(
+                f"You already have a voice '{voice.name}': remove it first, or choose another name."
+            )
         card = replace(voice.card, model=self.model)
         write_voice(self.user, replace(voice, card=card))
 
     def remove(self, name: str) -> None:
         """Delete a voice of the user's. Raises VoiceError for the model's own voices and unknown names."""
         if name == DEFAULT or name in self._names(self.bundled):
-            raise VoiceError(f"'{name}' belongs to the model {self.model} and stays; only voices you added can go.")
+            raise VoiceError(
+                f"'{name}' belongs to the model {self.model} and stays; only voices you added can go."
+            )
         if name not in self._names(self.user):
             raise VoiceError(self._unknown(name))
         for suffix in (".json", ".safetensors"):

@@ -63,11 +63,10 @@ def tiny_lm(seed: int = 0, **changes) -> LM:
     }
     torch.manual_seed(seed)
     lm = LM(LMConfig(**{**sizes, **changes})).eval()
-    for parameter in lm.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-        else:
-            torch.nn.init.normal_(parameter, mean=float(parameter.mean()), std=0.1)
+    with torch.no_grad():
+        for name, parameter in lm.named_parameters():
+            mean = 1.0 if "norm" in name else 0.0
+            parameter.normal_(mean, 0.3 if parameter.dim() > 1 else 0.1)
     return lm
 
 

@@ -117,9 +117,7 @@ def test_only_fill_can_end_a_portion_and_only_eos_the_last(golden_case):
         watched, scores, _ = decode(case, name, None)
         history = watched.history
         last = max((i for i, token in enumerate(history) if token == ids["fill"]), default=-1)
-        allowed = {
-            tuple((torch.isfinite(row[ids["sos"] :])).nonzero()[:, 0].tolist()) for row in scores
-        }
+        allowed = {tuple((torch.isfinite(row[ids["sos"] :])).nonzero()[:, 0].tolist()) for row in scores}
         assert allowed <= {(ids["fill"] - ids["sos"],), (ids["eos"] - ids["sos"],)}
         assert history[-1] == ids["eos"]
         assert ids["eos"] not in history[: last + 1]

@@ -1,4 +1,4 @@
-"""Nucleus and repetition-aware sampling against the original (case sampling): sets, probabilities, seeded draws."""
+"""Nucleus and repetition-aware sampling against the original (case sampling)."""
 
 from __future__ import annotations
 

@@ -39,7 +39,11 @@ def build(config: VocoderConfig) -> HiFT:
         for name, parameter in model.named_parameters():
             if "alpha" not in name and parameter.dim() == 1:
                 parameter.normal_(0, 0.1)
-        model.f0_predictor.classifier.weight.normal_(0, 60.0)
+        classifier = model.f0_predictor.classifier  # centre its output on 0 Hz, spread it by 40 Hz
+        classifier.bias.fill_(1000.0)
+        outputs = model.predict_f0(mel_of(60, model)[None])
+        classifier.weight.mul_(40.0 / outputs.std())
+        classifier.bias.copy_((1000.0 - outputs.mean()) * 40.0 / outputs.std())
     return model.for_inference()
 
 
@@ -62,7 +66,12 @@ def split(frames: int, seed: int) -> list[int]:
 
 
 def in_pieces(
-    model: HiFT, mel: Tensor, sizes: list[int], seed: int = 0, source: Tensor | None = None, late: bool = False
+    model: HiFT,
+    mel: Tensor,
+    sizes: list[int],
+    seed: int = 0,
+    source: Tensor | None = None,
+    late: bool = False,
 ) -> Tensor:
     vocoder = IncrementalVocoder(model)
     state = vocoder.start(seed)

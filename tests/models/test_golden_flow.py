@@ -1,10 +1,12 @@
 """The flow against the original's: solver, one-shot synthesis, training loss, and the pipeline's mels."""
 
-import pytest
+import json
+
 import torch
 from flow_cases import load_flow
 
-from fireside.models.flow import FlowBatch, FlowDraws, euler_times, solve_euler, time_grid
+from fireside.models.config import FlowConfig
+from fireside.models.flow import CausalFlow, FlowBatch, FlowDraws, euler_times, solve_euler, time_grid
 
 
 def test_cfm_schedule(golden_case):
@@ -39,7 +41,9 @@ def test_cfm_schedule(golden_case):
     assert not case.config["tolerances"]
     assert set(got) == set(case.outputs)
     for key, value in got.items():
-        torch.testing.assert_close(value, case.outputs[key], atol=1e-5, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
+        torch.testing.assert_close(
+            value, case.outputs[key], atol=1e-5, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
+        )
 
 
 def test_flow_inference(golden_case):
@@ -100,7 +104,7 @@ def test_flow_loss(golden_case):
 
 
 def test_pipeline_mels(golden_case):
-    """The flow half of the pipeline: the mel of every call of the original's streaming loop, and the one-shot mel."""
+    """The flow half of the pipeline: the mel of every streaming call, and the one-shot mel."""
     case = golden_case("v3_tts_pipeline")
     x = case.inputs
     weights = {k.removeprefix("flow."): v for k, v in case.weights.items() if k.startswith("flow.")}
@@ -111,7 +115,7 @@ def test_pipeline_mels(golden_case):
         mels = []
         for call in trace:
             tokens = x["source_speech_token"][:, : call["tokens"]]
-            # The original computes its final call with the full mask; a Fireside stream never does (FACTS §9, 6).
+            # The original's final call uses the full mask; a Fireside stream never does (FACTS §9, 6).
             mel = flow.inference(tokens, *prompt, finalize=call["finalize"], chunked=call["stream"])
             mels.append(mel[:, :, call["token_offset"] * flow.config.token_mel_ratio :])
         return mels
@@ -123,15 +127,11 @@ def test_pipeline_mels(golden_case):
     case.compare(got, waves)
 
 
-@pytest.mark.parametrize("kind", ["flow"])
-def test_official_names(shared, kind):
+def test_official_names(shared):
     """A full-size flow has exactly the official checkpoint's names and shapes."""
-    import json
-
-    from fireside.models.config import FlowConfig
-    from fireside.models.flow import CausalFlow
-
-    manifest = json.loads((shared / "manifests" / f"v3_{kind}.json").read_text())
+    manifest = json.loads((shared / "manifests" / "v3_flow.json").read_text())
     with torch.device("meta"):
         flow = CausalFlow(FlowConfig())
-    assert {n: list(p.shape) for n, p in flow.state_dict().items()} == {e["name"]: e["shape"] for e in manifest}
+    assert {n: list(p.shape) for n, p in flow.state_dict().items()} == {
+        e["name"]: e["shape"] for e in manifest
+    }

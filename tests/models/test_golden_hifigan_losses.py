@@ -112,7 +112,9 @@ def test_gan_step(golden_case):
         got["fixed_tpr_gen"] = relativistic_loss(fixed_scores, real_scores, TAU)
         got["fixed_tpr_disc"] = relativistic_loss(real_scores, fixed_scores, TAU)
     import os
+
     if os.environ.get("DBG"):
-        for k in ("generator_grad_norms","discriminator_grad_norms"):
-            a,b=got[k],case.outputs[k]; print(k,(a-b).abs().max(),((a-b).norm()/b.norm()))
+        for k in ("generator_grad_norms", "discriminator_grad_norms"):
+            a, b = got[k], case.outputs[k]
+            print(k, (a - b).abs().max(), ((a - b).norm() / b.norm()))
     case.compare({key: value.detach() for key, value in got.items()})

@@ -37,7 +37,7 @@ def test_hift(golden_case):
 
 
 def test_pipeline_vocoder(golden_case):
-    """The vocoder half of the token-to-waveform case: chunks of the original's stream, and the one-shot waveform."""
+    """The vocoder half of the token-to-waveform case: the stream's chunks, and the one-shot waveform."""
     case = golden_case("v3_tts_pipeline")
     weights = {k[len("hift.") :]: v for k, v in case.weights.items() if k.startswith("hift.")}
     model = load(vocoder_config(case.config["ctor_hift"]), weights)
@@ -57,11 +57,14 @@ def test_pipeline_vocoder(golden_case):
         said = full.shape[1]
     got["nonstream"] = wave(case.outputs["nonstream_mel"], True)
     other = {
-        key: "the flow's part, or derived from a mel that is not stored" for key in case.outputs if key not in got
+        key: "the flow's part, or derived from a mel that is not stored"
+        for key in case.outputs
+        if key not in got
     }
     assert all("mel" in key or key.startswith("speed") for key in other)
     case.compare(got, other)
-    # The tolerance of single samples is loose where phases have drifted; the waveforms as wholes must agree too.
+    # The tolerance of single samples is loose where phases have drifted; the waveforms as wholes must agree
+    # too.
     for key, value in got.items():
         error = value.double() - case.outputs[key].double()
         snr = 10 * torch.log10(case.outputs[key].double().square().sum() / error.square().sum())

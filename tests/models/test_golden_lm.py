@@ -1,4 +1,4 @@
-"""The LM against what CosyVoice 3 computed: embeddings, hidden states, losses, gradients (cases v3_lm_loss)."""
+"""The LM against what CosyVoice 3 computed: embeddings, logits, losses, gradients (case v3_lm_loss)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from fireside.models.config import LayoutConfig, LMConfig
-from fireside.models.layout import IGNORE, mix_sequence, plain_sequence
+from fireside.models.layout import IGNORE, ControlIds, mix_sequence, plain_sequence
 from fireside.models.lm import LM
 
 END_OF_PROMPT = 151646
@@ -39,7 +39,8 @@ def text_list(ids: torch.Tensor, case) -> list[int]:
 def sequences(case, run: str):
     """The training sequences of a run: the recorded draws choose the layouts."""
     lm_layout = LayoutConfig()
-    control = golden_lm(case).control
+    ctor = case.config["ctor"]
+    control = ControlIds.after(ctor["speech"], LMConfig().num_control)
     got = []
     for row, draw in enumerate(case.config[run]["uniforms"]):
 

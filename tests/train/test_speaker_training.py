@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 from fireside.errors import AudioError
 from fireside.models.config import SpeakerConfig
 from fireside.models.speaker import SpeakerEncoder
+from fireside.train import loop
 from fireside.train import speaker as module
 from fireside.train.loop import RunConfig
 from fireside.train.speaker import Hearing, HearingConfig, SpeakerTraining, batches, losses, separation, train
@@ -130,13 +133,13 @@ def test_complete_crops_are_not_made_again(store, data):
     assert count == len(store.rows)
 
 
-def test_batches_are_equally_long_and_match_their_targets(store):
+def test_batches_are_windows_of_the_asked_length_with_their_targets(store):
     stream = batches(store, TINY, np.random.default_rng(0))
     targets = {tuple(store.target(row).tolist()) for row in store.select("train")}
     for _ in range(10):
         fbank, target = next(stream)
         assert fbank.shape[0] == target.shape[0] == TINY.batch
-        assert fbank.shape[1] >= 100
+        assert 150 <= fbank.shape[1] <= 300
         assert all(tuple(row.tolist()) in targets for row in target)
 
 
@@ -177,6 +180,22 @@ def test_losses_vanish_for_the_teachers_own_embeddings_at_any_length():
     assert float(rotated["similarity"]) == pytest.approx(0, abs=1e-6)  # the same voices are alike
 
 
+def test_a_student_learns_a_batch_by_heart(store):
+    fbank, target = next(batches(store, TINY, np.random.default_rng(0)))
+    features = fbank - fbank.mean(dim=1, keepdim=True)
+    torch.manual_seed(0)
+    student = SpeakerEncoder(TINY.speaker)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=0.01)
+    history = []
+    for _ in range(60):
+        parts = losses(student(features), target)
+        optimizer.zero_grad()
+        sum(parts.values()).backward()
+        optimizer.step()
+        history.append(float(parts["cosine"].detach()))
+    assert history[-1] < 0.6 * history[0]
+
+
 def test_separation_tells_a_good_ear_from_a_deaf_one(store):
     deaf = separation(lambda fbank: np.ones(4) / 2, store)
     assert deaf["same"] == deaf["different"] == pytest.approx(1)
@@ -192,15 +211,22 @@ def test_separation_tells_a_good_ear_from_a_deaf_one(store):
     assert separation(perfect, store) == {"same": 1.0, "different": 0.0, "error": 0.0}
 
 
-def test_training_learns_resumes_and_leaves_a_loadable_model(store, data, tmp_path, monkeypatch):
+def test_training_resumes_and_leaves_a_loadable_model(store, data, tmp_path, monkeypatch):
+    # The budget is time: a clock that moves when it is looked at makes it a number of steps, on any machine.
+    ticks = itertools.count()
+    monkeypatch.setattr(
+        loop,
+        "time",
+        SimpleNamespace(monotonic=lambda: 0.01 * next(ticks), process_time=lambda: 0.01 * next(ticks)),
+    )
     (tmp_path / "crops").symlink_to(store.folder)
     arguments = (data / "corpus", data / "real.parquet", data / "teacher.onnx", tmp_path)
     train(*arguments, TINY)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["steps"] > 3
-    lines = [line for line in (tmp_path / "log.txt").read_text().splitlines() if " train: " in line]
-    first, last = (float(line.split("cosine=")[1].split()[0]) for line in (lines[0], lines[-1]))
-    assert last < first
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count(" train: ") == report["steps"]
+    assert "val: cosine_kokoro=" in log
 
     # A longer budget goes on from the checkpoint, not from the beginning.
     longer = TINY.model_copy(update={"run": TINY.run.model_copy(update={"minutes": 0.025})})

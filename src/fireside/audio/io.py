@@ -225,7 +225,8 @@ def write_audio(path: str | Path, samples: np.ndarray, sample_rate: int) -> None
 class WavStream:
     """Playable WAV (16 bit, mono) to a binary stream, as it is made.
 
-    The header gives no length. Players and ffmpeg read such a file to its end. Raises OutputError when the reader has gone away.
+    The header gives no length: players and ffmpeg read such a file to its end. Raises OutputError when the
+    reader has gone away.
     """
 
     def __init__(self, stream: BinaryIO, sample_rate: int) -> None:

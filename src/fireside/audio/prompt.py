@@ -34,13 +34,14 @@ _CLIPPED_SHARE = 2e-4
 
 @dataclass(frozen=True)
 class PromptAudio:
-    """A recording fit to be a prompt: samples [n] float32 mono, its rate in Hz, and what the user should
-    know.
+    """A recording fit to be a prompt: samples [n] float32 mono, its rate in Hz, what the user should know,
+    and whether its end was cut off.
     """
 
     samples: np.ndarray
     sample_rate: int
     notes: tuple[str, ...] = ()
+    cut: bool = False
 
     @property
     def seconds(self) -> float:
@@ -55,7 +56,7 @@ def load_prompt(source: str | Path | bytes | tuple[np.ndarray | torch.Tensor, in
     removed, the level is set to LEVEL_DB, and more than MAX_SECONDS is cut at a pause. Raises AudioError:
     what read_audio raises, silent, under MIN_SECONDS of sound, or a rate below MIN_RATE.
     """
-    recording = _from_samples(*source) if isinstance(source, tuple) else _from_file(source)
+    recording = from_samples(*source) if isinstance(source, tuple) else _from_file(source)
     rate = recording.sample_rate
     if rate < MIN_RATE:
         raise AudioError(f"The prompt is sampled at {rate} Hz; at least {MIN_RATE} Hz is needed.")
@@ -71,21 +72,23 @@ def load_prompt(source: str | Path | bytes | tuple[np.ndarray | torch.Tensor, in
             f"The prompt has only {len(samples) / rate:.1f} s of sound; "
             f"at least {MIN_SECONDS:g} s is needed, and 3 to 10 s is best."
         )
-    if len(samples) > MAX_SECONDS * rate:
+    cut = len(samples) > MAX_SECONDS * rate
+    if cut:
         end = _pause_before(samples, rate)
         samples = _trim(samples[:end], rate)
         notes.append(
             f"The prompt is longer than {MAX_SECONDS:g} s: "
             f"only its first {end / rate:.1f} s, up to a pause, are used."
         )
-    return PromptAudio(_level(samples, rate), rate, tuple(notes))
+    return PromptAudio(_level(samples, rate), rate, tuple(notes), cut)
 
 
 def _from_file(source: str | Path | bytes) -> Recording:
     return read_audio(source, _READ_SECONDS, cut=True)
 
 
-def _from_samples(samples: np.ndarray | torch.Tensor, rate: int) -> Recording:
+def from_samples(samples: np.ndarray | torch.Tensor, rate: int) -> Recording:
+    """A recording of samples as `load_prompt` takes them. Raises AudioError for a shape that is not audio."""
     array = np.asarray(samples)
     if array.dtype == np.int16:
         array = array.astype(np.float32) / 32768.0

@@ -1,4 +1,7 @@
-"""The command line: `fireside say`, `clone`, `convert`, `voices`. Light to import: models load inside commands."""
+"""The command line:
+
+`fireside say`, `clone`, `convert`, `voices`. Light to import: models load inside commands.
+"""
 
 from __future__ import annotations
 
@@ -7,4 +10,7 @@ def main() -> None:
     """Entry point of the `fireside` script."""
     from fireside.cli.app import app
 
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # while commands are still being set up
+        raise SystemExit(130) from None

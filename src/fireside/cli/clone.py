@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -12,8 +12,9 @@ from fireside.errors import UsageError
 
 HELP = """Say a text in the voice of a recording.
 
-With --prompt-text (the words spoken in the recording) the voice, its rhythm and its accent are copied more closely;
-without it only the voice is, which suits a recording in another language. Clone only voices whose owner agrees.
+With --prompt-text (the words spoken in the recording) the voice, its rhythm and its accent are copied more
+closely; without it only the voice is, which suits a recording in another language. Clone only voices whose
+owner agrees.
 
 \b
 Examples:
@@ -30,7 +31,7 @@ def clone(
     prompt: options.Prompt = None,
     prompt_text: options.PromptText = None,
     save_voice: Annotated[
-        Optional[str], typer.Option("--save-voice", help="Keep the voice under this name.", metavar="NAME")
+        str | None, typer.Option("--save-voice", help="Keep the voice under this name.", metavar="NAME")
     ] = None,
     speed: options.Speed = 1.0,
     seed: options.Seed = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ Examples:
 def convert(
     source: Annotated[Path, typer.Argument(help="The recording whose words to keep.", show_default=False)],
     voice: Annotated[
-        Optional[str], typer.Option("--voice", "-v", help="The voice to give it; `fireside voices` lists them.")
+        str | None, typer.Option("--voice", "-v", help="The voice to give it; `fireside voices` lists them.")
     ] = None,
     prompt: options.Prompt = None,
     output: options.Output = None,
@@ -38,8 +38,10 @@ def convert(
     from fireside.cli.render import Outputs, render
 
     if (voice is None) == (prompt is None):
-        raise UsageError("convert needs one of --voice NAME and --prompt FILE: the voice to give the recording.")
+        raise UsageError(
+            "convert needs one of --voice NAME and --prompt FILE: the voice to give the recording."
+        )
     outputs = Outputs.checked(output, stream)
     tts = options.open_model(model, threads)
     target = voice if prompt is None else tts.make_voice(prompt, on_note=note)
-    render(tts.stream_convert(source, voice=target, on_note=note), outputs, quiet)
+    render(tts.stream_convert(source, voice=target), outputs, quiet)

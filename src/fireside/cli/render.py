@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from fireside.cli.report import Interrupted, note
+from fireside.cli.report import Interrupted
 from fireside.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ class Outputs:
         if str(file) == "-":
             file, stream = None, True
         if stream and sys.stdout.isatty():
-            raise UsageError("--stream writes WAV to standard output: send it to a player or a file, as  > out.wav")
+            raise UsageError(
+                "--stream writes WAV to standard output: send it to a player or a file, as  > out.wav"
+            )
         if file is None and not stream:
             file = DEFAULT_OUTPUT
         if file is not None:
@@ -79,7 +81,9 @@ def render(chunks: Iterator[AudioChunk], outputs: Outputs, quiet: bool) -> None:
         if last is None:
             raise
         seconds = last.timings.audio_seconds
-        raise Interrupted(f"interrupted; {seconds:.1f} s of audio were made and are kept in {outputs.name}.") from None
+        raise Interrupted(
+            f"interrupted; {seconds:.1f} s of audio were made and are kept in {outputs.name}."
+        ) from None
     if last is not None and not quiet:
         timings = last.timings
         line = (

@@ -25,6 +25,14 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _settle_stdout() -> None:
+    """When its reader has gone away, point stdout elsewhere, or Python complains again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def command(function: _Command) -> _Command:
     """Wrap a command so that errors meant for the user become a sentence and an exit code.
 
@@ -39,8 +47,7 @@ def command(function: _Command) -> _Command:
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError:
-            # The listener went away. Point stdout elsewhere, or Python complains again when it closes it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _settle_stdout()
             raise typer.Exit(0) from None
         except Interrupted as stop:
             note(f"fireside: {stop}")
@@ -52,11 +59,12 @@ def command(function: _Command) -> _Command:
             if debug:
                 raise
             note(f"fireside: {error}")
+            _settle_stdout()
             raise typer.Exit(error.exit_code) from None
         except Exception as error:
             if debug:
                 raise
-            note(f"fireside: unexpected {type(error).__name__}: {error} (--debug shows where; please report it)")
+            note(f"fireside: {type(error).__name__}: {error} (unexpected: --debug shows where)")
             raise typer.Exit(1) from None
 
     return run  # type: ignore[return-value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -29,7 +29,7 @@ def say(
     voice: options.Voice = "default",
     speed: options.Speed = 1.0,
     instruct: Annotated[
-        Optional[str], typer.Option("--instruct", help='How to say it, as "speak slowly" or "快一点".')
+        str | None, typer.Option("--instruct", help='How to say it, as "speak slowly" or "快一点".')
     ] = None,
     seed: options.Seed = None,
     output: options.Output = None,

@@ -9,7 +9,10 @@ from fireside.errors import TextError, UsageError
 
 
 def read_text(text: str | None, file: Path | None) -> str:
-    """The text to speak. Raises UsageError when there is none or two, TextError for a file that is not text."""
+    """The text to speak.
+
+    Raises UsageError when there is none or two, TextError for a file that is not text.
+    """
     if text is not None and file is not None:
         raise UsageError("Give the text either as an argument or with -f FILE, not both.")
     if text is not None and text != "-":
@@ -28,4 +31,6 @@ def _decode(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TextError(f"The text in {where} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
+        raise TextError(
+            f"The text in {where} is not UTF-8 (byte {error.start}): save it as UTF-8."
+        ) from error

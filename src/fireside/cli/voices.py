@@ -81,7 +81,10 @@ def add(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The name to keep the voice under.", show_default=False)],
     prompt: Annotated[
-        Path, typer.Option("--prompt", "-p", help="A recording of the voice: 3 to 30 s of speech.", show_default=False)
+        Path,
+        typer.Option(
+            "--prompt", "-p", help="A recording of the voice: 3 to 30 s of speech.", show_default=False
+        ),
     ],
     prompt_text: options.PromptText = None,
     language: Annotated[str, typer.Option("--language", help="The language it speaks, as en or zh.")] = "",
@@ -93,7 +96,13 @@ def add(
     """Keep the voice of a recording under a name."""
     tts = options.open_model(model or context.obj, None)
     voice = tts.make_voice(
-        prompt, prompt_text, name=name, language=language, description=description, consent=consent, on_note=note
+        prompt,
+        prompt_text,
+        name=name,
+        language=language,
+        description=description,
+        consent=consent,
+        on_note=note,
     )
     tts.add_voice(voice)
     print(f"{name}: added; try  fireside say -v {name} …")

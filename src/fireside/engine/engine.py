@@ -1,10 +1,10 @@
 """The engine: several requests at once through LM, flow and vocoder, in chunks.
 
-`submit` takes a request in, `step` moves every request on (one LM id for each that decodes, then flow and vocoder for
-those that have a chunk's worth of speech tokens), `cancel` drops one. A request owns all that is made for it; when it
-ends, fails or is cancelled, dropping its record frees everything. A long text is spoken piece by piece, each piece a
-run of its own from the voice's prompt; while one piece is vocoded the LM is at the next.
-"""
+`submit` takes a request in, `step` moves every request on (one LM id for each that decodes, then flow and
+vocoder for those that have a chunk's worth of speech tokens), `cancel` drops one. A request owns all that is
+made for it; when it ends, fails or is cancelled, dropping its record frees everything. A long text is spoken
+piece by piece, each piece a run of its own from the voice's prompt; while one piece is vocoded the LM is at
+the next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ import torch
 from fireside.engine.flow import FlowState, IncrementalFlow
 from fireside.engine.join import JoinState, join
 from fireside.engine.lm import Handle, LMDecoder
-from fireside.engine.plan import PiecePlan, make_machine, make_sampler, plan_pieces
+from fireside.engine.plan import PiecePlan, make_machine, make_sampler, plan_text, plan_tokens
 from fireside.engine.speed import SpeedState, change_speed
 from fireside.engine.vocoder import IncrementalVocoder, VocoderState
 from fireside.errors import FiresideError
@@ -36,6 +36,13 @@ if TYPE_CHECKING:
 
 AUDIBLE = 10 ** (-40 / 20)
 """Amplitude from which a listener is taken to hear something."""
+
+
+LAST_PAUSE = 0.15
+"""Seconds of silence at the very end."""
+
+LEAST_TOKENS = 4
+"""Fewer are not worth a hop: the vocoder keeps two tokens' worth of frames back."""
 
 
 @dataclass
@@ -78,6 +85,7 @@ class _Request:
     hop: int = 0
     chunks: int = 0
     samples: int = 0
+    progress: float = 0.0
     fresh: list[int] = field(default_factory=list)
     """Tokens whose audio has not left yet."""
     ready: deque[AudioChunk] = field(default_factory=deque)
@@ -98,15 +106,14 @@ class Speaking(Iterator[AudioChunk]):
         self._engine.cancel(self._key)
 
     def __del__(self) -> None:
-        self.close()
+        self._engine._drop(self._key)
 
 
 class Engine:
     """Computes speech requests with the parts of one model.
 
-    rows: how many pieces the LM decodes at once. max_len: text and speech positions of one piece, prompt included.
-    voices: how many voices' prompts are kept ready. May be used from several threads.
-    """
+    rows: how many pieces the LM decodes at once. max_len: text and speech positions of one piece, prompt
+    included. voices: how many voices' prompts are kept ready. May be used from several threads."""
 
     def __init__(self, model: ModelFolder, rows: int = 8, max_len: int = 4096, voices: int = 8) -> None:
         self.model = model
@@ -116,6 +123,8 @@ class Engine:
         self._prompts: OrderedDict[str, FlowState] = OrderedDict()
         self._ids = itertools.count(1)
         self._lock = threading.RLock()
+        self._busy = False
+        self._dropped: deque[int] = deque()
 
     @cached_property
     def frontend(self) -> Frontend:
@@ -146,12 +155,15 @@ class Engine:
         return self._submit(request, owned=False)
 
     def generate(self, request: SpeechRequest) -> Speaking:
-        """The chunks of one request as they are made; other requests move on meanwhile. Raises as `submit`."""
+        """The chunks of one request as they are made; other requests move on meanwhile.
+
+        Raises as `submit`.
+        """
         return Speaking(self, self._submit(request, owned=True))
 
     def _submit(self, request: SpeechRequest, owned: bool) -> int:
         submitted = time.perf_counter()
-        plans = plan_pieces(request, self.frontend) if request.text or not request.tokens else plan_pieces(request)
+        plans = plan_text(request, self.frontend) if not request.tokens else plan_tokens(request)
         elapsed = time.perf_counter() - submitted
         state = _Request(
             next(self._ids),
@@ -175,11 +187,22 @@ class Engine:
             if state is not None:
                 self._free(state)
 
+    def _drop(self, key: int) -> None:
+        """As `cancel`, from wherever Python collects garbage: in the midst of a step, too."""
+        self._dropped.append(key)
+        if not self._busy:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        with self._lock:
+            while self._dropped:
+                self.cancel(self._dropped.popleft())
+
     def step(self) -> list[tuple[int, AudioChunk | FiresideError]]:
         """Move every request on; what came out of those of `submit`, each with its id.
 
-        A request that fails yields its error as its last item. Any other exception ends all requests and is raised.
-        """
+        A request that fails yields its error as its last item. Any other exception ends all requests and is
+        raised."""
         with self._lock:
             self._advance()
             out: list[tuple[int, AudioChunk | FiresideError]] = []
@@ -209,12 +232,14 @@ class Engine:
                 self._advance()
 
     def _advance(self) -> None:
+        self._sweep()
         working = [state for state in self._requests.values() if state.pieces or state.plans]
         started = time.perf_counter()
+        self._busy = True
         try:
             self._open()
             self._decode()
-            self._speak()
+            self._speak(started)
         except BaseException as error:
             # The states may be half moved on: nobody's can be trusted any more.
             for state in list(self._requests.values()):
@@ -222,6 +247,8 @@ class Engine:
                 if not state.owned:
                     del self._requests[state.id]
             raise
+        finally:
+            self._busy = False
         elapsed = time.perf_counter() - started
         for state in working:
             state.timings = state.timings.plus(total=elapsed)
@@ -249,8 +276,8 @@ class Engine:
             if not state.pieces and state.plans:
                 self._begin(state)
         for state in requests:
-            # One piece ahead, once the LM is done with the one before: the listener does not wait for it, and no
-            # more than two pieces are ever kept.
+            # One piece ahead, once the LM is done with the one before: the listener does not wait for it, and
+            # no more than two pieces are ever kept.
             if len(state.pieces) == 1 and state.plans and state.pieces[0].complete:
                 self._begin(state)
 
@@ -306,6 +333,8 @@ class Engine:
         decoded = self._decoder.step()
         elapsed = time.perf_counter() - started
         for handle, outcome in decoded:
+            if handle not in self._speaking:  # its request has just failed
+                continue
             state, piece = self._speaking[handle]
             kind = "lm_prefill" if handle in fresh else "lm_decode"
             state.timings = state.timings.plus(**{kind: elapsed})
@@ -319,7 +348,7 @@ class Engine:
                 piece.complete = True
                 self._release(piece)
 
-    def _speak(self) -> None:
+    def _speak(self, step_started: float) -> None:
         """Flow, rate, vocoder and join for every request whose first piece has tokens for its next hop."""
         rows: list[tuple[_Request, _Piece, list[int], bool]] = []
         for state in self._requests.values():
@@ -334,9 +363,16 @@ class Engine:
             return
         started = time.perf_counter()
         finals = [final for *_, final in rows]
-        mels = self._flow.append([piece.flow for _, piece, _, _ in rows], [tokens for _, _, tokens, _ in rows], finals)
+        mels = self._flow.append(
+            [piece.flow for _, piece, _, _ in rows],
+            [torch.tensor(tokens, dtype=torch.long) for _, _, tokens, _ in rows],
+            finals,
+        )
         between = time.perf_counter()
-        mels = [change_speed(piece.speed, mel, final) for (_, piece, _, final), mel in zip(rows, mels, strict=True)]
+        mels = [
+            change_speed(piece.speed, mel, final)
+            for (_, piece, _, final), mel in zip(rows, mels, strict=True)
+        ]
         waves = self._vocoder.append([piece.vocoder for _, piece, _, _ in rows], mels, finals)
         ended = time.perf_counter()
         for (state, piece, tokens, final), wave in zip(rows, waves, strict=True):
@@ -345,12 +381,14 @@ class Engine:
             state.fresh += tokens
             state.hop += 1
             last = final and not state.plans and len(state.pieces) == 1
-            samples = join(state.join, wave.numpy(), end=final, pause=0.0 if last else piece.plan.pause)
+            samples = join(
+                state.join, wave.numpy(), end=final, pause=LAST_PAUSE if last else piece.plan.pause
+            )
             if final:
                 state.pieces.popleft()
                 state.spoken_weight += piece.plan.weight
             if len(samples) or last:
-                self._emit(state, samples, last)
+                self._emit(state, samples, last, step_started)
 
     def _hop(self, state: _Request, piece: _Piece) -> int:
         """How many tokens the flow takes next; 0 while they are not all there."""
@@ -361,13 +399,17 @@ class Engine:
         position = len(state.request.voice.prompt_tokens) + max(0, piece.taken - config.pre_lookahead_len)
         end = (position // config.chunk_tokens + chunks) * config.chunk_tokens + config.pre_lookahead_len
         wanted = end - len(state.request.voice.prompt_tokens) - piece.taken
+        if wanted < config.pre_lookahead_len + LEAST_TOKENS:  # a prompt that ends just before a chunk does
+            wanted += config.chunk_tokens
         waiting = len(piece.tokens) - piece.taken
         if piece.complete:
             return min(wanted, waiting)
         return wanted if waiting >= wanted else 0
 
-    def _emit(self, state: _Request, samples: np.ndarray, final: bool) -> None:
-        now = time.perf_counter() - state.submitted
+    def _emit(self, state: _Request, samples: np.ndarray, final: bool, step_started: float) -> None:
+        """Put a chunk where its request's caller finds it."""
+        clock = time.perf_counter()
+        now = clock - state.submitted
         rate = self.model.config.vocoder.sample_rate
         timings = state.timings
         if state.samples == 0 and len(samples):
@@ -375,18 +417,21 @@ class Engine:
         if timings.audible_ttfa == 0:
             loud = np.flatnonzero(np.abs(samples) > AUDIBLE)
             if len(loud):
-                timings = timings.plus(audible_ttfa=max(now, timings.ttfa + state.samples / rate) + loud[0] / rate)
+                timings = timings.plus(
+                    audible_ttfa=max(now, timings.ttfa + state.samples / rate) + float(loud[0]) / rate
+                )
         state.samples += len(samples)
-        timings = timings.plus(audio_seconds=len(samples) / rate)
+        timings = replace(timings, audio_seconds=state.samples / rate)
         state.timings = timings
-        share = sum(piece.share * piece.plan.weight for piece in state.pieces)
+        weight = state.spoken_weight + sum(piece.share * piece.plan.weight for piece in state.pieces)
+        state.progress = 1.0 if final else max(state.progress, min(weight / state.weight, 1.0))
         chunk = AudioChunk(
             samples,
             rate,
             index=state.chunks,
             final=final,
-            timings=timings,
-            progress=1.0 if final else min(1.0, (state.spoken_weight + share) / state.weight),
+            timings=timings.plus(total=clock - step_started),
+            progress=state.progress,
             tokens=tuple(state.fresh),
         )
         state.chunks += 1

@@ -1,8 +1,8 @@
 """Joins the pieces of a text into one stream of audio: no clicks, and pauses as long as a reader's.
 
-Each piece starts shortly before its first sound and ends with the pause asked for; what the model said as silence
-around it is cut or topped up. Works chunk by chunk: only silence that may turn out to be the end is held back.
-"""
+Each piece starts shortly before its first sound and ends with the pause asked for; what the model said as
+silence around it is cut or topped up. Works chunk by chunk: only silence that may turn out to be the end is
+held back."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Decoding with the LM for several requests at once, over a cache of keys and values that is allocated once.
 
-A request takes a slot of the cache when it is admitted and gives it back when it is released; requests join and leave
-at every step. What a request says is bitwise the same alone and among others: a row's own text is fed in products of
-its own, its attention reads its own keys, and the products that rows share always have the same number of rows,
-because a matrix product may round differently for another number of rows.
+A request takes a slot of the cache when it is admitted and gives it back when it is released; requests join
+and leave at every step. What a request says is bitwise the same alone and among others: a row's own text is
+fed in products of its own, its attention reads its own keys, and the products that rows share always have
+the same number of rows, because a matrix product may round differently for another number of rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SMALL = 64 * 2**20
 
 @dataclass(eq=False)
 class Handle:
-    """A request in the decoder: its slot, how many positions of it are filled, and who decides what comes next."""
+    """A request in the decoder: its slot, how much of it is filled, and who decides what comes next."""
 
     slot: int
     machine: Machine
@@ -54,10 +54,11 @@ class _Layer:
 
 
 class LMDecoder:
-    """Decodes up to `slots` requests of up to `max_len` positions each (text, control ids and speech together).
+    """Decodes up to `slots` requests of up to `max_len` positions each (text, control ids and speech
+    together).
 
-    rows: how many rows a shared matrix product has; 1 for small models, more where reading the weights is what costs.
-    The cache takes layers * 2 * slots * kv_heads * max_len * head_dim * 4 bytes.
+    rows: how many rows a shared matrix product has; 1 for small models, more where reading the weights is
+    what costs. The cache takes layers * 2 * slots * kv_heads * max_len * head_dim * 4 bytes.
     """
 
     @torch.inference_mode()
@@ -88,7 +89,8 @@ class LMDecoder:
         self.rows = rows or (1 if weight_bytes < SMALL else 4)
         device = self.head.device
         shape = (len(self.layers), 2, slots, self.kv_heads, max_len, self.head_dim)
-        self.cache = torch.zeros(shape, dtype=dtype, device=device)
+        # Not zeroed: what a request does not reach never becomes resident memory.
+        self.cache = torch.empty(shape, dtype=dtype, device=device)
         cos, sin = rotary_table(max_len, self.head_dim, config.rope_theta)
         self.cos = torch.cat([cos, cos], -1).to(device)[:, None]
         self.sin = torch.cat([-sin, sin], -1).to(device)[:, None]
@@ -121,7 +123,7 @@ class LMDecoder:
         """
         decoded: list[tuple[Handle, Decoded]] = []
         single: list[tuple[Handle, Step]] = []
-        hidden: list[tuple[Handle, Step, Tensor | None]] = []
+        hidden: list[tuple[Handle, Step, Tensor]] = []
         for handle in self._handles:
             step = handle.machine.next()
             if step is None:
@@ -145,12 +147,12 @@ class LMDecoder:
 
     def _too_long(self) -> TextError:
         return TextError(
-            f"The text and its speech need more than the {self.max_len} positions that this model is loaded with; "
+            f"The text and its speech need more than the {self.max_len} positions this model is loaded with; "
             "split the text into shorter parts, or use a shorter prompt."
         )
 
     def scores(self, state: Tensor, banned: Ranges) -> Tensor:
-        """Log-probabilities [vocab] after a hidden state [hidden]; banned ids are -inf, the rest as they were."""
+        """Log-probabilities [vocab] after a hidden state [hidden]; banned ids are -inf, the rest kept."""
         scores = torch.mv(self.head, state.to(self.dtype)).float().log_softmax(0)
         return scores + self._mask(banned) if banned else scores
 
@@ -176,7 +178,7 @@ class LMDecoder:
         return F.rms_norm(x, (x.shape[-1],), weight, self.eps).to(self.dtype)
 
     def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotary positions; x [rows, heads, head_dim], cos and sin [rows, 1, head_dim], sin signed by halves."""
+        """Rotary positions; x [rows, heads, head_dim], cos and signed sin [rows, 1, head_dim]."""
         x = x.float()
         return torch.addcmul(x * cos, x.roll(self.head_dim // 2, -1), sin).to(self.dtype)
 
@@ -224,7 +226,7 @@ class LMDecoder:
         group = self.heads // self.kv_heads
         for layer, cache in zip(self.layers, self.cache, strict=True):
             q, k, v = self._project(layer, x, cos, sin)
-            # The query heads of one key head stand where queries of several positions would: no key is copied.
+            # The query heads of one key head stand as queries of several positions would: no key is copied.
             q = q.reshape(self.rows, 1, self.kv_heads, group, self.head_dim)
             attended = []
             for row, (handle, position) in enumerate(zip(handles, positions, strict=True)):
@@ -232,7 +234,9 @@ class LMDecoder:
                 keys[:, position] = k[row]
                 values[:, position] = v[row]
                 end = position + 1
-                attended.append(F.scaled_dot_product_attention(q[row], keys[None, :, :end], values[None, :, :end]))
+                attended.append(
+                    F.scaled_dot_product_attention(q[row], keys[None, :, :end], values[None, :, :end])
+                )
             attended += [torch.zeros_like(attended[0])] * spare
             y = attended[0] if self.rows == 1 else torch.cat(attended)
             x = x + F.linear(y.reshape(self.rows, -1), layer.out)

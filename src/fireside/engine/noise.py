@@ -20,8 +20,8 @@ OFFICIAL_MELS = 80
 def lazy_noise(start: int, stop: int, n_mels: int) -> Tensor:
     """Standard normal noise of the frames start..stop: float32 [n_mels, stop - start], on the CPU.
 
-    Made in blocks of frames, each from a generator seeded with the block's index, so that any stretch costs its own
-    length only.
+    Made in blocks of frames, each from a generator seeded with the block's index, so that any stretch costs
+    its own length only.
     """
     if stop <= start:
         return torch.zeros(n_mels, 0)
@@ -38,7 +38,8 @@ def lazy_noise(start: int, stop: int, n_mels: int) -> Tensor:
 def _official_buffer() -> Tensor:
     """The noise every released CosyVoice 2 and 3 starts from: [80, 15000], the first draws of seed 0.
 
-    Laid out mel bin by mel bin, so its first frames cannot be had without all of it; made when first asked for.
+    Laid out mel bin by mel bin, so its first frames cannot be had without all of it; made when first asked
+    for.
     """
     generator = torch.Generator().manual_seed(0)
     return torch.randn(1, OFFICIAL_MELS, OFFICIAL_FRAMES, generator=generator)[0]
@@ -55,6 +56,6 @@ def official_noise(start: int, stop: int, n_mels: int) -> Tensor:
 
 
 def start_noise(config: FlowConfig, start: int, stop: int) -> Tensor:
-    """The start noise that a model was made for, of the frames start..stop: float32 [n_mels, stop - start]."""
+    """The noise a model was made for, of the frames start..stop: float32 [n_mels, stop - start]."""
     make = official_noise if config.start_noise == "official" else lazy_noise
     return make(start, stop, config.n_mels)

@@ -28,7 +28,10 @@ PAUSES = {"sentence": 0.40, "comma": 0.20, "none": 0.10}
 
 @dataclass(frozen=True)
 class PiecePlan:
-    """One piece: its words as text ids, or its speech tokens when these are given; the pause after it in seconds."""
+    """One piece:
+
+    its words as text ids, or its speech tokens when these are given; the pause after it in seconds.
+    """
 
     words: tuple[tuple[int, ...], ...] = ()
     tokens: tuple[int, ...] = ()
@@ -40,10 +43,13 @@ class PiecePlan:
         return sum(map(len, self.words)) or len(self.tokens)
 
 
-def plan_pieces(request: SpeechRequest, frontend: Frontend) -> list[PiecePlan]:
-    """The pieces of a request. Raises TextError for a text that cannot be spoken."""
-    if request.tokens:
-        return [PiecePlan(tokens=tokens) for tokens in request.tokens if tokens]
+def plan_tokens(request: SpeechRequest) -> list[PiecePlan]:
+    """The pieces of a request that gives its speech tokens."""
+    return [PiecePlan(tokens=tokens) for tokens in request.tokens if tokens]
+
+
+def plan_text(request: SpeechRequest, frontend: Frontend) -> list[PiecePlan]:
+    """The pieces of a request's text. Raises TextError for a text that cannot be spoken."""
     pieces = []
     for piece in frontend.pieces(request.text):
         words = tuple(word.tokens for word in piece.words if word.tokens)

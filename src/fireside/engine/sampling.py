@@ -1,4 +1,5 @@
-"""Drawing the next id: nucleus sampling with a second draw when the id was said lately (RAS, VALL-E 2, 2406.05370).
+"""Drawing the next id: nucleus sampling with a second draw when the id was said lately (RAS, VALL-E 2,
+2406.05370).
 
 Every row draws from its own generator, so what a request says does not depend on its neighbours.
 """
@@ -26,11 +27,12 @@ class Sampler(Protocol):
 def nucleus(probabilities: Tensor, top_p: float, top_k: int) -> tuple[Tensor, Tensor]:
     """The likeliest ids whose sum first reaches top_p, at most top_k: (ids, probabilities), likeliest first.
 
-    probabilities: float32 [vocab]. Equal ones keep the order of their ids; the id that crosses top_p is included.
+    probabilities: float32 [vocab]. Equal ones keep the order of their ids; the id that crosses top_p is
+    included.
     """
     k = min(top_k, len(probabilities))
     least = probabilities.topk(k).values[-1]
-    # topk promises no order among equals: take every id as likely as the last one, and sort those, keeping equals.
+    # topk promises no order among equals: sort all ids that are as likely as its last, keeping equals.
     ids = (probabilities >= least).nonzero()[:, 0]
     values, order = probabilities[ids].sort(descending=True, stable=True)
     values, ids = values[:k], ids[order[:k]]
@@ -46,7 +48,8 @@ def draw(probabilities: Tensor, generator: torch.Generator) -> int:
 
 @dataclass(frozen=True)
 class RepetitionAware:
-    """A nucleus draw; when its id is among the last `window` ids at least `window * tau` times, a second draw.
+    """A nucleus draw; when its id is among the last `window` ids at least `window * tau` times, a second
+    draw.
 
     The second draw is from all other ids, in proportion to their probabilities.
     """
@@ -55,6 +58,7 @@ class RepetitionAware:
     generator: torch.Generator
 
     def __call__(self, scores: Tensor, history: Sequence[int]) -> int:
+        """See Sampler."""
         config = self.config
         ids, probabilities = nucleus(scores.softmax(0), config.top_p, config.top_k)
         token = int(ids[draw(probabilities, self.generator)])

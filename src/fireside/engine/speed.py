@@ -1,10 +1,10 @@
 """Speaking rate by linear interpolation of the mel in time, a chunk at a time.
 
 The joined output equals `F.interpolate(mel, scale_factor=1 / speed, mode="linear", align_corners=False,
-recompute_scale_factor=False)` of the whole mel: output frame j lies at the input frame (j + 0.5) * speed - 0.5, held
-inside the true ends, and there are floor(frames / speed) of them. (The original fixes the output's length first and
-derives the scale from it, which needs the whole mel; the two differ by less than one frame over an utterance.)
-"""
+recompute_scale_factor=False)` of the whole mel: output frame j lies at the input frame (j + 0.5) * speed -
+0.5, held inside the true ends, and there are floor(frames / speed) of them. (The original fixes the output's
+length first and derives the scale from it, which needs the whole mel; the two differ by less than one frame
+over an utterance.)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from torch import Tensor
 
 @dataclass
 class SpeedState:
-    """One utterance's interpolation. `kept` holds the input frames from index `start` on that are still needed."""
+    """One utterance's interpolation.
+
+    `kept` holds the input frames from index `start` on that are still needed.
+    """
 
     speed: float
     kept: Tensor | None = None
@@ -28,9 +31,8 @@ class SpeedState:
 def change_speed(state: SpeedState, mel: Tensor, final: bool) -> Tensor:
     """The output frames that the input so far decides.
 
-    mel: [..., frames], the next input frames (may be none); returns [..., frames], the next output frames. Output
-    waits for the right neighbour, at most one input frame; `final` gives out the rest.
-    """
+    mel: [..., frames], the next input frames (may be none); returns [..., frames], the next output frames.
+    Output waits for the right neighbour, at most one input frame; `final` gives out the rest."""
     if state.speed == 1.0:
         state.made += mel.shape[-1]
         return mel

@@ -1,9 +1,9 @@
 """The vocoder in pieces: mel frames of many requests in, each request's next samples out.
 
-One pass over a request's mel in chunks makes the waveform that `HiFT.forward` makes of the whole: every causal
-convolution keeps the tail of its input, the source keeps its phase, its noise depends on the sample's index only, and
-the STFT and its inverse keep what overlaps. A chunk costs a chunk. The last `look_right` frames (4) wait for what
-follows them, and so does half an STFT window; `final` releases both.
+One pass over a request's mel in chunks makes the waveform that `HiFT.forward` makes of the whole: every
+causal convolution keeps the tail of its input, the source keeps its phase, its noise depends on the sample's
+index only, and the STFT and its inverse keep what overlaps. A chunk costs a chunk. The last `look_right`
+frames (4) wait for what follows them, and so does half an STFT window; `final` releases both.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class IncrementalVocoder:
 
     def start(self, seed: int = 0) -> VocoderState:
         """State of a new request; the same seed gives the same audio."""
-        stft, weight = self.model.stft, self.model.conv_pre.bias
+        stft, weight = self.model.stft, self.model.m_source.l_linear.weight
         return VocoderState(
             seed=seed,
             mel=weight.new_zeros(self.model.config.n_mels, 0),
@@ -74,10 +74,10 @@ class IncrementalVocoder:
         final: Sequence[bool],
         sources: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
-        """Continue each request by its mel `[n_mels, frames]` (0 frames allowed); returns waveforms `[samples]`.
+        """Continue each request by its mel `[n_mels, frames]`, or by 0 frames; returns waveforms `[samples]`.
 
-        final: no more mel follows. sources: excitation of the same frames, `[frames * hop_length]`, in place of the
-        one predicted; give it in every call of a request or in none. Joined outputs of a request have
+        final: no more mel follows. sources: excitation of the same frames, `[frames * hop_length]`, in place
+        of the one predicted; give it in every call of a request or in none. Joined outputs of a request have
         `hop_length` samples per frame. Rows do not influence each other.
         """
         given: Sequence[Tensor | None] = [None] * len(states) if sources is None else sources

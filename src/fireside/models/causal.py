@@ -1,4 +1,4 @@
-"""Causal convolutions that can run over a whole signal or over its pieces, with the same code and the same result."""
+"""Causal convolutions that run over a whole signal or over its pieces, with the same code and result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 
 class Tails:
-    """What the convolutions of one stream still need of their past inputs. Belongs to a request, not to a module."""
+    """What the convolutions of one stream still need of their past inputs. A request owns it, no module."""
 
     def __init__(self) -> None:
         self._kept: dict[nn.Module, Tensor] = {}
@@ -31,9 +31,9 @@ class Tails:
 class CausalConv1d(nn.Conv1d):
     """Convolution that sees `left` zeros before the signal and nothing after it.
 
-    Input `[batch, channels, n]`. Given `Tails`, the input continues the stream's earlier inputs, and the output
-    continues its earlier outputs: joined outputs equal the output of the joined inputs. Look-ahead is the caller's:
-    with `left=0` the first output needs `kernel_size` inputs.
+    Input `[batch, channels, n]`. Given `Tails`, the input continues the stream's earlier inputs, and the
+    output continues its earlier outputs: joined outputs equal the output of the joined inputs. Look-ahead is
+    the caller's: with `left=0` the first output needs `kernel_size` inputs.
     """
 
     def __init__(
@@ -66,8 +66,9 @@ class CausalConv1d(nn.Conv1d):
 class CausalUpsample1d(CausalConv1d):
     """Repeats every input `factor` times, then convolves causally.
 
-    Computed at the input's rate: taps that fall on the same repeated input are summed first, one kernel per output
-    phase, which costs `factor` times fewer products than convolving the repeated signal for long kernels.
+    Computed at the input's rate: taps that fall on the same repeated input are summed first, one kernel per
+    output phase, which costs `factor` times fewer products than convolving the repeated signal for long
+    kernels.
     """
 
     phase_map: Tensor
@@ -112,8 +113,8 @@ def fold_weight_norm(root: nn.Module) -> None:
 def adapt_weight_norm(root: nn.Module, state: dict[str, Tensor], prefix: str = "") -> None:
     """Bring the convolution weights in `state` to the form that `root` has now, in place.
 
-    Files hold a weight as `parametrizations.weight.original0/1`, as `weight_g`/`weight_v`, or folded as `weight`; a
-    module has it normalised or folded. Norms are over all dimensions but the first.
+    Files hold a weight as `parametrizations.weight.original0/1`, as `weight_g`/`weight_v`, or folded as
+    `weight`; a module has it normalised or folded. Norms are over all dimensions but the first.
     """
     for name, module in root.named_modules():
         if not isinstance(module, nn.Conv1d | nn.Conv2d):
@@ -123,18 +124,16 @@ def adapt_weight_norm(root: nn.Module, state: dict[str, Tensor], prefix: str = "
         v = _pop_first(state, f"{key}parametrizations.weight.original1", f"{key}weight_v")
         whole = state.pop(f"{key}weight", None)
         normalised = parametrize.is_parametrized(module, "weight")
-        if whole is None and (g is None or v is None):
+        if whole is not None:
+            g, v = _norm(whole), whole
+        elif g is not None and v is not None:
+            whole = v * (g / _norm(v))
+        else:
             continue  # the strict load names what is missing
         if normalised:
-            if g is None or v is None:
-                assert whole is not None
-                g, v = _norm(whole), whole
             state[f"{key}parametrizations.weight.original0"] = g
             state[f"{key}parametrizations.weight.original1"] = v
         else:
-            if whole is None:
-                assert g is not None and v is not None
-                whole = v * (g / _norm(v))
             state[f"{key}weight"] = whole
 
 

@@ -1,9 +1,8 @@
 """Read and write a model folder: `fireside.yaml` and one safetensors file for each part.
 
 Weights are stored in a small format and computed with in float32. `int8` keeps one scale per row (the first
-dimension) beside the tensor as `NAME.int8_scale`; biases, norms and other small tensors stay float32, since they
-cost nothing and the error of a scale shows.
-"""
+dimension) beside the tensor as `NAME.int8_scale`; biases, norms and other small tensors stay float32, since
+they cost nothing and the error of a scale shows."""
 
 from __future__ import annotations
 
@@ -103,7 +102,10 @@ def check_file(file: Path) -> None:
             if length > size:
                 raise ValueError
             header = json.loads(stream.read(length))
-            end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
+            end = max(
+                (entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"),
+                default=0,
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             end = -1
     if end < 0 or size != 8 + length + end:
@@ -111,7 +113,10 @@ def check_file(file: Path) -> None:
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load every weight of a module and no other. Raises ModelError naming what is missing, extra or mis-shaped."""
+    """Load every weight of a module and no other.
+
+    Raises ModelError naming what is missing, extra or mis-shaped.
+    """
     own = module.state_dict()
     shaped = sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape)
     fitting = {name: tensor for name, tensor in state.items() if name not in shaped}
@@ -138,15 +143,16 @@ def _some(names: list[str]) -> str:
 class ModelFolder:
     """A model folder whose parts are read when they are first used.
 
-    Raises ModelError at once for a missing or truncated file, ConfigError for a bad configuration; weights that do
-    not fit are found when their part is read.
-    """
+    Raises ModelError at once for a missing or truncated file, ConfigError for a bad configuration; weights
+    that do not fit are found when their part is read."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
             raise ModelError(f"There is no model folder {path}.")
         if not (path / CONFIG_FILE).is_file():
-            raise ModelError(f"The model folder {path} lacks {CONFIG_FILE}: it is not a Fireside model, or incomplete.")
+            raise ModelError(
+                f"The model folder {path} lacks {CONFIG_FILE}: it is not a Fireside model, or incomplete."
+            )
         self.path = path
         self.config: ModelConfig = read_config(path / CONFIG_FILE)
         for part in PARTS:

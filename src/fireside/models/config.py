@@ -98,7 +98,7 @@ class FlowConfig(Config):
     full_mask_offline: bool = Field(default=True, description="one-shot synthesis uses the full mask (official models)")
     start_noise: Literal["official", "lazy"] = Field(default="official", description="see engine/noise.py")
     mel_mean: float = Field(default=0.0, description="subtracted from the natural-log mel before the flow; official: 0")
-    mel_std: float = Field(1.0, gt=0, description="divides the natural-log mel before the flow; official: 1")
+    mel_std: float = Field(default=1.0, gt=0, description="divides the natural-log mel before the flow; official: 1")
 
     @property
     def chunk_frames(self) -> int:
@@ -130,10 +130,10 @@ class VocoderConfig(Config):
     f0_channels: int = 512
     f0_float64: bool = Field(default=True, description="predict f0 in float64 at inference (official models)")
     source_phase: Literal["frame", "sample"] = Field(
-        "frame", description="the sines' phase moves once per mel frame (official) or at every sample (hearth)"
+        default="frame", description="the sines' phase moves once per mel frame (official) or at every sample"
     )
     istft_phase: Literal["sine", "angle"] = Field(
-        "sine", description="phase of the spectrum: sine of the network's output (official), or the output itself"
+        default="sine", description="the spectrum's phase: sine of the network's output (official), or itself"
     )
 
     @property

@@ -1,7 +1,7 @@
 """Discriminators that train the vocoder: over periods of the waveform, and over magnitude spectrograms.
 
-Sources: HiFi-GAN (Kong et al. 2020, arXiv:2010.05646) for the periods, UnivNet / HiFTNet (arXiv:2309.09493) for the
-spectrograms. State-dict names are the official GAN checkpoints' (below `discriminator.`).
+Sources: HiFi-GAN (Kong et al. 2020, arXiv:2010.05646) for the periods, UnivNet / HiFTNet (arXiv:2309.09493)
+for the spectrograms. State-dict names are the official GAN checkpoints' (below `discriminator.`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Diffusion transformer: the velocity field of the flow, one mel frame per position.
 
-The network of F5-TTS (Chen et al. 2024) as CosyVoice 3 uses it (Du et al. 2025): adaptive layer norm after Peebles &
-Xie 2023, one static chunk mask for streaming. Parameter names are those of the released `flow.pt`.
+The network of F5-TTS (Chen et al. 2024) as CosyVoice 3 uses it (Du et al. 2025): adaptive layer norm after
+Peebles & Xie 2023, one static chunk mask for streaming. Parameter names are those of the released `flow.pt`.
 
-Two habits of the released weights are kept on purpose: the rotary embedding turns the channels of the first head
-only, and the position embedding is two causal grouped convolutions whose result is added to the input.
+Two habits of the released weights are kept on purpose: the rotary embedding turns the channels of the first
+head only, and the position embedding is two causal grouped convolutions whose result is added to the input.
 Layer norms and the residual stream stay in float32 when the weights are in half precision.
 """
 
@@ -35,7 +35,7 @@ def time_features(t: Tensor, dim: int = TIME_FEATURES) -> Tensor:
 
 
 def chunk_mask(start: int, stop: int, chunk: int, device: torch.device | None = None) -> Tensor:
-    """Who sees whom: bool [stop - start, stop]; a query frame sees every frame up to the end of its own chunk.
+    """Who sees whom: bool [stop - start, stop]; a frame sees all up to the end of its own chunk.
 
     Frames are counted from the start of the prompt; queries are the frames start..stop.
     """
@@ -53,7 +53,8 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """t [batch] to [batch, dim]."""
-        return self.time_mlp(time_features(t).to(self.time_mlp[0].weight.dtype))
+        dtype = next(self.time_mlp.parameters()).dtype
+        return self.time_mlp(time_features(t).to(dtype))
 
 
 class ConvPositionEmbedding(nn.Module):
@@ -91,7 +92,7 @@ class InputEmbedding(nn.Module):
 
 
 class RotaryEmbedding(nn.Module):
-    """Rotary positions (Su et al. 2021) on neighbouring channel pairs; a buffer that official checkpoints carry."""
+    """Rotary positions (Su et al. 2021) on neighbouring channel pairs."""
 
     inv_freq: Tensor
 
@@ -107,7 +108,7 @@ class RotaryEmbedding(nn.Module):
 
 
 def rotate_first_head(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first `cos.shape[-1]` channels of x [..., frames, channels] pair by pair; the rest passes through."""
+    """Turn the first `cos.shape[-1]` channels of x [..., frames, channels] pair by pair."""
     width = cos.shape[-1]
     head = x[..., :width]
     even, odd = head[..., 0::2], head[..., 1::2]
@@ -197,14 +198,14 @@ class DiTBlock(nn.Module):
         time: Tensor,
         rotary: tuple[Tensor, Tensor],
         visible: Tensor | None,
-        padding: Tensor | None,
+        valid: Tensor | None,
     ) -> Tensor:
-        """x float32 [batch, frames, dim] to the same; padding: bool [batch, frames, 1], True where there is none."""
+        """x float32 [batch, frames, dim] to the same; valid: bool [batch, frames, 1], or None."""
         shift, scale, gate, ff_shift, ff_scale, ff_gate = self.attn_norm(time)
         dtype = self.attn.to_q.weight.dtype
         mixed = self.attn(modulated_norm(x, scale, shift).to(dtype), rotary, visible)
-        if padding is not None:
-            mixed = mixed.masked_fill(~padding, 0.0)
+        if valid is not None:
+            mixed = mixed.masked_fill(~valid, 0.0)
         x = x + gate * mixed
         return x + ff_gate * self.ff(modulated_norm(x, ff_scale, ff_shift).to(dtype))
 
@@ -225,15 +226,20 @@ class DiT(nn.Module):
         self.transformer_blocks = nn.ModuleList([DiTBlock(config) for _ in range(config.depth)])
         self.norm_out = AdaptiveNorm(config.dim, 2)
         self.proj_out = nn.Linear(config.dim, n_mels)
-        for norm in (*(block.attn_norm for block in self.transformer_blocks), self.norm_out):
+        for norm in (*(block.attn_norm for block in self.blocks), self.norm_out):
             nn.init.zeros_(norm.linear.weight)
             nn.init.zeros_(norm.linear.bias)
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
 
-    def visible(self, padding: Tensor | None, frames: int, chunked: bool) -> Tensor | None:
+    @property
+    def blocks(self) -> list[DiTBlock]:
+        """The transformer blocks in order."""
+        return [block for block in self.transformer_blocks if isinstance(block, DiTBlock)]
+
+    def visible(self, valid: Tensor | None, frames: int, chunked: bool) -> Tensor | None:
         """Which keys a query sees: bool, broadcastable to [batch, heads, frames, frames]; None when all."""
-        mask = None if padding is None else padding[:, None, None, :, 0]
+        mask = None if valid is None else valid[:, None, None, :, 0]
         if chunked:
             chunks = chunk_mask(0, frames, self.chunk, self.proj_out.weight.device)
             mask = chunks if mask is None else mask & chunks
@@ -251,18 +257,19 @@ class DiT(nn.Module):
     ) -> Tensor:
         """Velocity at flow time t.
 
-        x, mu, cond: [batch, n_mels, frames]; mask: [batch, 1, frames], 0 where a row is padded, or None; t: [batch];
-        spks: [batch, n_mels]; chunked: apply the chunk mask. Returns float32 [batch, n_mels, frames].
+        x, mu, cond: [batch, n_mels, frames]; mask: [batch, 1, frames], 0 where a row is padded, or None; t:
+        [batch]; spks: [batch, n_mels]; chunked: apply the chunk mask. Returns float32 [batch, n_mels,
+        frames].
         """
         frames = x.shape[2]
-        padding = None if mask is None else mask.transpose(1, 2) > 0
+        valid = None if mask is None else mask.transpose(1, 2) > 0
         time = self.time_embed(t)
         hidden = self.input_embed(x.transpose(1, 2), cond.transpose(1, 2), mu.transpose(1, 2), spks).float()
         angles = self.rotary_embed.angles(0, frames)
         rotary = (angles.cos(), angles.sin())
-        visible = self.visible(padding, frames, chunked)
-        for block in self.transformer_blocks:
-            hidden = block(hidden, time, rotary, visible, padding)
+        visible = self.visible(valid, frames, chunked)
+        for block in self.blocks:
+            hidden = block(hidden, time, rotary, visible, valid)
         scale, shift = self.norm_out(time)
         out = modulated_norm(hidden, scale, shift).to(self.proj_out.weight.dtype)
         return self.proj_out(out).float().transpose(1, 2)

@@ -1,9 +1,9 @@
 """Speech tokens to mel by flow matching (Lipman et al. 2023), conditioned on a speaker and a prompt.
 
-tokens -> embedding -> look-ahead convolution -> each frame repeated -> `mu`; a DiT then carries noise to mel along
-straight paths (Tong et al. 2023, sigma_min -> 0) in a few Euler steps with classifier-free guidance. Module names are
-those of the released CosyVoice 3 `flow.pt`. Nothing here draws from a global random generator: start noise and
-training draws come in as tensors.
+tokens -> embedding -> look-ahead convolution -> each frame repeated -> `mu`; a DiT then carries noise to mel
+along straight paths (Tong et al. 2023, sigma_min -> 0) in a few Euler steps with classifier-free guidance.
+Module names are those of the released CosyVoice 3 `flow.pt`. Nothing here draws from a global random
+generator: start noise and training draws come in as tensors.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ class Estimator(Protocol):
 
     def __call__(
         self, x: Tensor, mask: Tensor | None, mu: Tensor, t: Tensor, spks: Tensor, cond: Tensor
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """The velocity at flow time t [batch]; shapes as in DiT.forward."""
+        ...
 
 
 def time_grid(steps: int, schedule: Schedule = "cosine") -> Tensor:
-    """The steps + 1 flow times of the solver, from 0 to 1: float32 [steps + 1]; `cosine` is denser near the noise."""
+    """The steps + 1 flow times of the solver: float32; `cosine` is denser near the noise, at 0."""
     grid = torch.linspace(0, 1, steps + 1)
     return 1 - torch.cos(grid * 0.5 * math.pi) if schedule == "cosine" else grid
 
@@ -62,8 +64,8 @@ def solve_euler(
 ) -> Tensor:
     """Integrate the velocity from noise [batch, n_mels, frames] to a mel of that shape.
 
-    With cfg_rate > 0 every row is estimated a second time without mu, spks and cond, in the same batch, and the
-    velocity is (1 + cfg_rate) * conditional - cfg_rate * unconditional (Ho & Salimans 2022).
+    With cfg_rate > 0 every row is estimated a second time without mu, spks and cond, in the same batch, and
+    the velocity is (1 + cfg_rate) * conditional - cfg_rate * unconditional (Ho & Salimans 2022).
     """
     rows = noise.shape[0]
     guided = cfg_rate > 0
@@ -93,7 +95,8 @@ class LookaheadLayer(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x [batch, tokens, channels] to the same shape.
 
-        context: the `lookahead` tokens that follow x, [batch, lookahead, channels]; None at the end of speech.
+        context: the `lookahead` tokens that follow x, [batch, lookahead, channels]; None at the end of
+        speech.
         """
         following = x.new_zeros(x.shape[0], self.lookahead, x.shape[2]) if context is None else context
         return self.piece(torch.cat([x, following], dim=1), 0, x.shape[1])
@@ -101,8 +104,8 @@ class LookaheadLayer(nn.Module):
     def piece(self, x: Tensor, before: int, tokens: int) -> Tensor:
         """The layer's output for `tokens` positions out of the middle of a sequence.
 
-        x: [batch, before + tokens + lookahead, channels] with `before` of the preceding tokens in front: two, or as
-        many as there are.
+        x: [batch, before + tokens + lookahead, channels] with `before` of the preceding tokens in front: two,
+        or as many as there are.
         """
         hidden = F.pad(F.leaky_relu(self.conv1(x.transpose(1, 2))), (LOOKAHEAD_HISTORY - before, 0))
         return self.conv2(hidden).transpose(1, 2) + x[:, before : before + tokens]
@@ -120,10 +123,10 @@ class FlowMatching(nn.Module):
 class FlowBatch:
     """Padded training rows. mel is as the corpus has it (natural log), not normalised.
 
-    tokens: int64 [batch, tokens]; token_mask: bool [batch, tokens]; mel: [batch, n_mels, frames] with
-    frames = ratio * tokens; embedding: [batch, speaker_dim]; prefix: int64 [batch], frames given as prompt;
-    loss_mask: float, broadcastable to mel, or None for every frame that is not padding; prompt_mel: what the prompt
-    is cut from when it is not `mel` itself.
+    tokens: int64 [batch, tokens]; token_mask: bool [batch, tokens]; mel: [batch, n_mels, frames] with frames
+    = ratio * tokens; embedding: [batch, speaker_dim]; prefix: int64 [batch], frames given as prompt;
+    loss_mask: float, broadcastable to mel, or None for every frame that is not padding; prompt_mel: what the
+    prompt is cut from when it is not `mel` itself.
     """
 
     tokens: Tensor
@@ -139,8 +142,8 @@ class FlowBatch:
 class FlowDraws:
     """The random choices of one training step.
 
-    t: flow times [batch]; noise: [batch, n_mels, frames]; keep: bool [batch], False drops the conditions of a row;
-    chunked: whether the batch trains under the chunk mask.
+    t: flow times [batch]; noise: [batch, n_mels, frames]; keep: bool [batch], False drops the conditions of a
+    row; chunked: whether the batch trains under the chunk mask.
     """
 
     t: Tensor
@@ -163,7 +166,7 @@ class FlowDraws:
 
 
 class CausalFlow(nn.Module):
-    """The flow as a pure module: training loss and one-shot synthesis. engine/flow.py runs it incrementally."""
+    """The flow as a pure module: training loss and one-shot synthesis."""
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
@@ -191,8 +194,8 @@ class CausalFlow(nn.Module):
     def encode(self, tokens: Tensor, mask: Tensor | None = None, finalize: bool = True) -> Tensor:
         """Tokens [batch, tokens] to mu [batch, n_mels, frames].
 
-        mask: bool [batch, tokens], False where padded. finalize False: the last `pre_lookahead_len` tokens are only
-        looked at, and yield no frames.
+        mask: bool [batch, tokens], False where padded. finalize False: the last `pre_lookahead_len` tokens
+        are only looked at, and yield no frames.
         """
         embedded = self.embed(tokens)
         if mask is not None:
@@ -218,7 +221,8 @@ class CausalFlow(nn.Module):
     def loss(self, batch: FlowBatch, draws: FlowDraws) -> dict[str, Tensor]:
         """Mean squared error of the velocity over `loss_mask`.
 
-        Returns `loss` (a scalar), and for inspection `mu` [batch, n_mels, frames] and `mask` [batch, 1, frames].
+        Returns `loss` (a scalar), and for inspection `mu` [batch, n_mels, frames] and `mask` [batch, 1,
+        frames].
         """
         ratio = self.config.token_mel_ratio
         mu = self.encode(batch.tokens, batch.token_mask).float()
@@ -263,9 +267,9 @@ class CausalFlow(nn.Module):
         """Mel of `tokens` in one shot: [batch, n_mels, frames], natural log; rows are equally long.
 
         tokens [batch, T], prompt_tokens [batch, P]; prompt_mel: [batch, n_mels, frames of the prompt];
-        embedding [batch, speaker_dim]; noise [batch, n_mels, at least all frames], standard normal, from frame 0 of
-        the prompt. finalize False keeps the last `pre_lookahead_len` tokens back; chunked: the chunk mask, or the
-        full mask; the default is what the model was made for, as are steps and cfg_rate.
+        embedding [batch, speaker_dim]; noise [batch, n_mels, at least all frames], standard normal, from
+        frame 0 of the prompt. finalize False keeps the last `pre_lookahead_len` tokens back; chunked: the
+        chunk mask, or the full mask; the default is what the model was made for, as are steps and cfg_rate.
         """
         config = self.config
         chunked = not config.full_mask_offline if chunked is None else chunked

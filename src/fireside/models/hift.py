@@ -1,14 +1,16 @@
 """Causal HiFT vocoder of CosyVoice 3: mel to f0, harmonic source, and a decoder that ends in an inverse STFT.
 
-Sources: HiFTNet (Li et al. 2023, arXiv:2309.09493), iSTFTNet (Kaneko et al. 2022, arXiv:2203.02395), Snake (Ziyin et
-al. 2020, arXiv:2006.08195). Module names are the official state dict's.
+Sources: HiFTNet (Li et al. 2023, arXiv:2309.09493), iSTFTNet (Kaneko et al. 2022, arXiv:2203.02395), Snake
+(Ziyin et al. 2020, arXiv:2006.08195). Module names are the official state dict's.
 
-Everything looks only at the past, except two first convolutions: f0 looks `f0_look_right` mel frames ahead, the
-decoder `conv_pre_look_right`. All parts take optional `Tails`, so the incremental vocoder runs this same code.
+Everything looks only at the past, except two first convolutions: f0 looks `f0_look_right` mel frames ahead,
+the decoder `conv_pre_look_right`. All parts take optional `Tails`, so the incremental vocoder runs this same
+code.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -26,6 +28,8 @@ from fireside.models.causal import (
 )
 from fireside.models.config import VocoderConfig
 from fireside.models.source import HarmonicSource, uniform_noise
+
+_LOUDEST = math.log(100.0)
 
 
 class Snake(nn.Module):
@@ -67,7 +71,7 @@ class ResBlock(nn.Module):
 
 
 class F0Predictor(nn.Module):
-    """Mel to f0 in Hz. Runs in the precision of its own parameters: f0 errors add up in the source's phase."""
+    """Mel to f0 in Hz. Runs in its own parameters' precision: f0 errors add up in the source's phase."""
 
     look_right = 3
 
@@ -85,7 +89,7 @@ class F0Predictor(nn.Module):
         self.classifier = nn.Linear(channels, 1)
 
     def forward(self, mel: Tensor, tails: Tails | None = None) -> Tensor:
-        """`[batch, n_mels, frames + look_right]` to `[batch, frames]`; less `look_right` only while tails are empty."""
+        """`[batch, n_mels, frames + look_right]` to `[batch, frames]`; equal lengths once `tails` are filled."""
         x = mel.to(self.classifier.weight.dtype)
         for layer in self.condnet:
             x = layer(x, tails) if isinstance(layer, CausalConv1d) else layer(x)
@@ -93,7 +97,7 @@ class F0Predictor(nn.Module):
 
 
 class ShortTimeFourier(nn.Module):
-    """Hann-windowed STFT and its inverse as two small matrices, without centring: the callers pad and trim."""
+    """Hann-windowed STFT and its inverse as small matrices, without centring: the callers pad and trim."""
 
     forward_basis: Tensor
     inverse_basis: Tensor
@@ -151,7 +155,7 @@ class HiFT(nn.Module):
             for i in range(len(rates))
         )
         # How many STFT frames of the source fall on one frame of stage i.
-        strides = [int(torch.tensor(rates[i + 1 :]).prod()) for i in range(len(rates))]
+        strides = [math.prod(rates[i + 1 :]) for i in range(len(rates))]
         self.source_downs = nn.ModuleList(
             CausalConv1d(spectrum, width[i + 1], 2 * s, stride=s, left=s - 1)
             if s > 1
@@ -170,7 +174,9 @@ class HiFT(nn.Module):
         )
         blocks = list(zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True))
         self.resblocks = nn.ModuleList(
-            ResBlock(width[i + 1], kernel, dilations) for i in range(len(rates)) for kernel, dilations in blocks
+            ResBlock(width[i + 1], kernel, dilations)
+            for i in range(len(rates))
+            for kernel, dilations in blocks
         )
         self.conv_post = weight_norm(CausalConv1d(width[-1], spectrum, 7))
         self.f0_predictor = F0Predictor(config.n_mels, config.f0_channels)
@@ -195,16 +201,18 @@ class HiFT(nn.Module):
         return self
 
     def predict_f0(self, mel: Tensor, *, final: bool = True) -> Tensor:
-        """f0 in Hz, `[batch, frames]`; without `final` the last `look_right` frames of `mel` are only context."""
+        """f0 in Hz, `[batch, frames]`; without `final` the last `look_right` mel frames are only context."""
         with torch.autocast(mel.device.type, enabled=False):
             mel = mel.float()
             return self.f0_predictor(F.pad(mel, (0, self.f0_predictor.look_right)) if final else mel)
 
-    def spectrum(self, mel: Tensor, source: Tensor, tails: Tails | None = None, *, first: bool = True) -> Tensor:
-        """The decoder up to the spectrum of the waveform, float32 `[batch, 2 * bins, frames]`, real then imaginary.
+    def spectrum(
+        self, mel: Tensor, source: Tensor, tails: Tails | None = None, *, first: bool = True
+    ) -> Tensor:
+        """The decoder up to the waveform's spectrum: `[batch, 2 * bins, frames]`, real, then imaginary.
 
-        mel: `[batch, n_mels, n + conv_pre_look_right]` (only `n` once `tails` hold the look-ahead). source: STFT of
-        the source, `[batch, 2 * bins, n * per_frame + 1]`, without the `+ 1` when not `first`.
+        mel: `[batch, n_mels, n + conv_pre_look_right]` (only `n` once `tails` hold the look-ahead). source:
+        STFT of the source, `[batch, 2 * bins, n * per_frame + 1]`, without the `+ 1` when not `first`.
         """
         x = self.conv_pre(mel, tails)
         count = len(self.config.resblock_kernel_sizes)
@@ -221,7 +229,9 @@ class HiFT(nn.Module):
         x = self.conv_post(F.leaky_relu(x), tails)  # the default slope here is the original's
         with torch.autocast(x.device.type, enabled=False):  # exp, sin and the inverse STFT need float32
             loudness, phase = x.float().chunk(2, dim=1)
-            loudness = torch.exp(loudness).clamp(max=100.0)
+            loudness = torch.exp(
+                loudness.clamp(max=_LOUDEST)
+            )  # clamped first: exp must not overflow in training
             angle = torch.sin(phase) if self.config.istft_phase == "sine" else phase
             return torch.cat([loudness * torch.cos(angle), loudness * torch.sin(angle)], dim=1)
 
@@ -242,8 +252,8 @@ class HiFT(nn.Module):
     def decode(self, mel: Tensor, source: Tensor, *, final: bool = True) -> Tensor:
         """mel `[batch, n_mels, frames]` and source `[batch, frames * hop_length]` to a waveform.
 
-        Without `final`, the last `conv_pre_look_right` frames are only context and the last whole frame, which the
-        edge of the inverse STFT has touched, is left out, as in the original.
+        Without `final`, the last `conv_pre_look_right` frames are only context and the last whole frame,
+        which the edge of the inverse STFT has touched, is left out, as in the original.
         """
         spectrum = self.source_spectrum(source)
         if final:

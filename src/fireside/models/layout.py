@@ -1,16 +1,17 @@
 """How text and speech take turns in the LM's sequence: one definition for training and for decoding.
 
-Ids: a speech or control id stands as it is (>= 0, a row of `speech_embedding`); a text id t is written ~t (< 0). So one
-list of integers is a whole sequence. The builders below make the sequences of training; `turns.py` holds the machines
-that walk through the same sequences at decoding, when the speech is not yet known.
+Ids: a speech or control id stands as it is (>= 0, a row of `speech_embedding`); a text id t is written ~t
+(< 0). So one list of integers is a whole sequence. The builders below make the sequences of training;
+`turns.py` holds the machines that walk through the same sequences at decoding, when the speech is not yet
+known.
 
 plain   [sos] [instruct] text [task] speech (eos)
 mix     [sos] [instruct] 5 text, 15 speech, 5 text, 15 speech, ... rest of text [task] rest of speech (eos)
 block   [sos] [instruct] b1 .. b(1+L) S1 fill b(2+L) S2 fill ... bn [task] S(n-L) fill ... Sn (eos)
 
-b are blocks of whole words, S their speech, L the look-ahead. The fill id is fed in the block layout and only predicted
-in the mix layout; eos is only ever predicted. In the block layout a finished block is the only way to the next one, so
-no block can be left out or said twice.
+b are blocks of whole words, S their speech, L the look-ahead. The fill id is fed in the block layout and
+only predicted in the mix layout; eos is only ever predicted. In the block layout a finished block is the
+only way to the next one, so no block can be left out or said twice.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def mix_sequence(
     mix_text: int = 5,
     mix_speech: int = 15,
 ) -> LMSequence:
-    """Fixed portions in turn; the last portion of text, which may be empty, is followed by all remaining speech.
+    """Fixed portions in turn; the last portion of text, which may be empty, is followed by all remaining
+    speech.
 
     The speech must outlast the full portions: len(speech) > mix_speech * (len(text) // mix_text).
     """
@@ -103,8 +105,9 @@ def mix_sequence(
 class BlockFeed:
     """Which text goes in front of which speech block, as the blocks come in.
 
-    A block is fed only when it is known whether it is the last one (another is there, or the text has ended), since
-    `task` follows the last block at once. What is fed so depends on the text alone, never on when it came.
+    A block is fed only when it is known whether it is the last one (another is there, or the text has
+    ended), since `task` follows the last block at once. What is fed so depends on the text alone, never on
+    when it came.
     """
 
     def __init__(self, task: int, lookahead: int) -> None:
@@ -160,7 +163,8 @@ def block_sequence(
 class BlockMaker:
     """Merges words into blocks as they come.
 
-    A block is full when it has `min_block` ids, or when its word ends in one of the `closing` ids (punctuation).
+    A block is full when it has `min_block` ids, or when a word with one of the `closing` ids
+    (punctuation) comes.
     """
 
     def __init__(self, min_block: int, closing: Collection[int] = ()) -> None:
@@ -198,7 +202,8 @@ def aligned_blocks(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Text blocks of a recording, and the speech of each; `word_ends` are exclusive ends in `tokens`.
 
-    A block without a speech token of its own joins the next one (at the end: the last). `tokens` is not empty.
+    A block without a speech token of its own joins the next one (at the end: the last). `tokens` is not
+    empty.
     """
     maker = BlockMaker(min_block, closing)
     texts: list[list[int]] = []

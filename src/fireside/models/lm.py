@@ -1,4 +1,4 @@
-"""The language model: text and speech ids in one sequence, speech ids out (CosyVoice 3's LM, its state-dict names)."""
+"""The language model: text and speech ids in one sequence, speech ids out (CosyVoice 3's LM)."""
 
 from __future__ import annotations
 
@@ -52,11 +52,12 @@ class LM(nn.Module):
         return torch.where((ids < 0)[..., None], text, speech)
 
     def forward(self, ids: Tensor, drop: Drop | None = None) -> Tensor:
-        """Ids [batch, length], padded on the right with anything valid -> hidden states after the final norm."""
+        """Ids [batch, length], padded on the right with any id -> hidden states after the final norm."""
         return self.decoder(self.embed(ids), drop)
 
     def load_released(self, state: Mapping[str, Tensor]) -> None:
-        """Load a state dict strictly by our names, which are the released ones; the unused text head is dropped.
+        """Load a state dict strictly by our names, which are the released ones; the unused text head is
+        dropped.
 
         Raises ModelError that names missing, unknown or mis-shaped tensors.
         """

@@ -1,7 +1,8 @@
-"""The Qwen2 decoder (Qwen2 Technical Report, arXiv 2407.10671), written for one use: embeddings in, hidden states out.
+"""The Qwen2 decoder (Qwen2 Technical Report, arXiv 2407.10671), written for one use: embeddings in, hidden
+states out.
 
-Pre-norm blocks of grouped-query attention with biases on q, k, v only, rotary positions (arXiv 2104.09864, halves
-rotated against each other) and SwiGLU. Parameter names are those of the released checkpoints.
+Pre-norm blocks of grouped-query attention with biases on q, k, v only, rotary positions (arXiv 2104.09864,
+halves rotated against each other) and SwiGLU. Parameter names are those of the released checkpoints.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from torch.nn import functional as F
 
 from fireside.models.config import LMConfig
 
-
 Drop = Callable[[Tensor], Tensor]
 """Dropout as a training loop wants it: called on what a branch adds to the residual."""
 
@@ -23,7 +23,7 @@ SHORT = 512
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last dimension, in float32 whatever the autocast type (arXiv 1910.07467)."""
+    """x / rms(x) * weight over the last dimension, always in float32 (arXiv 1910.07467)."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -31,6 +31,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., dim] -> float32 of the same shape."""
         return F.rms_norm(x.float(), (x.shape[-1],), self.weight.float(), self.eps)
 
 
@@ -42,7 +43,7 @@ def rotary_table(length: int, head_dim: int, theta: float, start: int = 0) -> tu
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn x [..., length, head_dim] by its positions; cos and sin [length, head_dim // 2] broadcast over the front."""
+    """Turn x [..., length, head_dim] by its positions; cos and sin [length, head_dim // 2]."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
@@ -97,6 +98,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., hidden] -> the same shape."""
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
@@ -132,7 +134,8 @@ class Qwen2Decoder(nn.Module):
     def forward(self, x: Tensor, drop: Drop | None = None) -> Tensor:
         """Embeddings [batch, length, hidden] -> hidden states after the final norm, the same shape.
 
-        Rows of different lengths are padded on the right: under the causal mask no real position sees the padding.
+        Rows of different lengths are padded on the right: under the causal mask no real position sees the
+        padding.
         """
         cos, sin = rotary_table(x.shape[1], self.head_dim, self.theta)
         cos, sin = cos.to(x.device, x.dtype), sin.to(x.device, x.dtype)

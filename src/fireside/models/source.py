@@ -1,8 +1,9 @@
 """The harmonic source of HiFT: sines at f0 and its multiples, plus noise, mixed to one excitation signal.
 
-Follows the neural source-filter model (Wang et al. 2019, arXiv:1904.12088) as CosyVoice 3 computes it, with two
-changes: the phase is accumulated in float64, so that it can be carried from chunk to chunk exactly, and the noise is
-a function of the sample's index, so that any length needs no buffer (the original stops at 300 s).
+Follows the neural source-filter model (Wang et al. 2019, arXiv:1904.12088) as CosyVoice 3 computes it, with
+two changes: the phase is accumulated in float64, so that it can be carried from chunk to chunk exactly, and
+the noise is a function of the sample's index, so that any length needs no buffer (the original stops at 300
+s).
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ def uniform_noise(
 ) -> Tensor:
     """Noise of samples `start .. start + length`, uniform in [0, 1): float32 `[length, channels]`.
 
-    A pure function of (seed, sample index, channel): chunks of any size join to the same noise, and nothing is kept.
+    A pure function of (seed, sample index, channel): chunks of any size join to the same noise, and nothing
+    is kept.
     """
     words = (seed & _MASK, (seed >> 32) & _MASK)
-    keys = [_mix_int((_mix_int(words[0] ^ (c + 1) * _STEP & _MASK) + words[1]) & _MASK) for c in range(channels)]
+    keys = [
+        _mix_int((_mix_int(words[0] ^ (c + 1) * _STEP & _MASK) + words[1]) & _MASK) for c in range(channels)
+    ]
     index = torch.arange(start, start + length, device=device, dtype=torch.int64).mul_(_STEP)
     x = index[:, None].add(torch.tensor(keys, device=device, dtype=torch.int64)).bitwise_and_(_MASK)
     x.bitwise_xor_(x >> 16).mul_(0x85EBCA6B).bitwise_and_(_MASK)
@@ -53,13 +57,14 @@ class HarmonicSource(nn.Module):
     def sines(self, f0: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Sines of all harmonics, unit amplitude, and the phase after the last frame.
 
-        f0: `[batch, frames]` in Hz. phase: float64 `[batch, harmonics]` in cycles, as returned by the call for the
-        frames before (None: the start). Returns `[batch, frames * frame_length, harmonics]` and the phase.
+        f0: `[batch, frames]` in Hz. phase: float64 `[batch, harmonics]` in cycles, as returned by the call
+        for the frames before (None: the start). Returns `[batch, frames * frame_length, harmonics]` and the
+        phase.
 
-        The original samples the phase increments once per frame, accumulates them, and repeats each frame's value
-        (`source_phase="frame"`: its sines are constant within a frame). Its random start phase lands on a sample
-        that the down-sampling never reads, so it has no effect and does not exist here. `source_phase="sample"`
-        accumulates sample by sample instead; both agree at the frames' ends.
+        The original samples the phase increments once per frame, accumulates them, and repeats each frame's
+        value (`source_phase="frame"`: its sines are constant within a frame). Its random start phase lands on
+        a sample that the down-sampling never reads, so it has no effect and does not exist here.
+        `source_phase="sample"` accumulates sample by sample instead; both agree at the frames' ends.
         """
         rate, size = self.config.sample_rate, self.frame_length
         number = torch.arange(1, self.harmonics + 1, device=f0.device, dtype=torch.float64)

@@ -7,6 +7,7 @@ tokens.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from fireside.errors import AudioError
 from fireside.models.config import TokenizerConfig
 
 BLANK = 0
+PAUSE = 4  # tokens between two phones' spikes beyond which there is a pause between them
 
 
 class FSQ(nn.Module):
@@ -26,6 +28,9 @@ class FSQ(nn.Module):
 
     [..., channels] -> quantised [..., channels] in -1..1 (straight-through gradient) and ids [...].
     """
+
+    reach: Tensor
+    base: Tensor
 
     def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()
@@ -144,14 +149,17 @@ class SpeechTokenizer(nn.Module):
         normal[valid] = self.code_norm(x[valid])
         return self.fsq(normal)
 
+    def context(self, codes: Tensor, lengths: Tensor) -> Tensor:
+        """Codes [batch, T, levels] -> what the phones are read from [batch, T, dim]."""
+        return self.norm_ctc(self._run(self.after, self.from_code(codes), lengths))
+
     def ctc_logits(self, codes: Tensor, lengths: Tensor) -> Tensor:
         """Codes [batch, T, levels] -> phone scores [batch, T, ctc_vocab_size]; id 0 is CTC's blank."""
-        x = self._run(self.after, self.from_code(codes), lengths)
-        return self.ctc(self.norm_ctc(x))
+        return self.ctc(self.context(codes, lengths))
 
     @torch.inference_mode()
     def encode(self, log_mel: Tensor) -> Tensor:
-        """log_mel [1, n_mels, frames] of one recording -> speech tokens [1, frames // 4]. Raises AudioError if empty."""
+        """log_mel [1, n_mels, frames] of one recording -> tokens [1, frames // 4]. Raises AudioError if empty."""
         tokens = log_mel.shape[2] // 4
         if tokens == 0:
             raise AudioError("The recording is too short: give at least one second of speech.")
@@ -165,10 +173,14 @@ class SpeechTokenizer(nn.Module):
 
         Raises AudioError when the text cannot fit into the recording.
         """
+        return word_ends(self.scores(speech_tokens), words)
+
+    @torch.inference_mode()
+    def scores(self, speech_tokens: Tensor) -> np.ndarray:
+        """CTC log-probabilities [T, ctc_vocab_size] of speech tokens [T]."""
         codes = self.fsq.values(speech_tokens[None]).to(self.from_code.weight.dtype)
         length = torch.tensor([len(speech_tokens)], device=speech_tokens.device)
-        scores = self.ctc_logits(codes, length)[0].float().log_softmax(-1).cpu().numpy()
-        return word_ends(scores, words)
+        return self.ctc_logits(codes, length)[0].float().log_softmax(-1).cpu().numpy()
 
 
 def word_ends(scores: np.ndarray, words: Sequence[Sequence[int]]) -> list[int]:
@@ -176,11 +188,25 @@ def word_ends(scores: np.ndarray, words: Sequence[Sequence[int]]) -> list[int]:
 
     A pause between words goes to the word before it. Raises AudioError when there are fewer tokens than the text needs.
     """
-    phones = [phone for word in words for phone in word]
+    first, last = phone_spans(scores, [phone for word in words for phone in word])
+    ends, position = [], 0
+    for word in words[:-1]:
+        position += len(word)
+        start, stop = int(last[position - 1]) + 1, int(first[position])
+        # CTC's spikes sit inside their phones: a short gap is shared, a long one is a pause of the word before.
+        ends.append(stop - 1 if stop - start > PAUSE else (start + stop) // 2)
+    return [*ends, len(scores)]
+
+
+def phone_spans(scores: np.ndarray, phones: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """First and last token of each phone's CTC spike on the best path through scores [T, classes].
+
+    Raises AudioError when there are fewer tokens than the phones need.
+    """
     labels = np.full(2 * len(phones) + 1, BLANK)
     labels[1::2] = phones
     steps, states = len(scores), len(labels)
-    repeats = sum(a == b for a, b in zip(phones, phones[1:], strict=False))
+    repeats = sum(a == b for a, b in itertools.pairwise(phones))
     if steps < len(phones) + repeats:
         raise AudioError(
             "The prompt text is longer than what the recording can hold; give the words that are spoken in it."
@@ -204,10 +230,4 @@ def word_ends(scores: np.ndarray, words: Sequence[Sequence[int]]) -> list[int]:
             first[phone] = step
             last[phone] = max(last[phone], step)
         state -= int(moves[step, state])
-    ends, position = [], 0
-    for word in words[:-1]:
-        position += len(word)
-        start, stop = int(last[position - 1]) + 1, int(first[position])
-        # CTC's spikes sit inside their phones: a short gap is shared, a long one is a pause of the word before.
-        ends.append(stop - 1 if stop - start > 4 else (start + stop) // 2)
-    return [*ends, steps]
+    return first, last

@@ -1,8 +1,9 @@
 """Machines that walk through a layout at decoding: what to feed next, what may follow, when it is over.
 
-A machine belongs to one request and knows nothing of tensors. The decoder asks `next()` for a step, feeds its ids,
-draws an id (or takes the forced one) and hands it to `accept()`. `next()` returns None while more text must come, and
-after the end (`done`). What a machine feeds depends on its text and on the ids drawn, never on when text came in.
+A machine belongs to one request and knows nothing of tensors. The decoder asks `next()` for a step, feeds
+its ids, draws an id (or takes the forced one) and hands it to `accept()`. `next()` returns None while more
+text must come, and after the end (`done`). What a machine feeds depends on its text and on the ids drawn,
+never on when text came in.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Literal, Protocol
 
 from fireside.errors import TextError
@@ -59,14 +61,15 @@ class Machine(Protocol):
 def all_but(control: ControlIds, allowed: Sequence[int]) -> Ranges:
     """Ban every control id but the allowed ones."""
     edges = [control.first - 1, *sorted(allowed), control.end]
-    return tuple((a + 1, b) for a, b in zip(edges, edges[1:], strict=False) if a + 1 < b)
+    return tuple((a + 1, b) for a, b in pairwise(edges) if a + 1 < b)
 
 
 class PlainMachine:
     """All text, then speech until a stop id or `max_tokens`.
 
-    Any control id stops. Before `min_tokens` all of them are banned; with `stop_mask="sos_only"` the original's slip is
-    repeated, which banned sos in their place. Lengths count generated ids; the prompt is given.
+    Any control id stops. Before `min_tokens` all of them are banned; with `stop_mask="sos_only"` the
+    original's slip is repeated, which banned sos in their place. Lengths count generated ids; the prompt is
+    given.
     """
 
     def __init__(
@@ -90,12 +93,14 @@ class PlainMachine:
         self._feed = [control.sos, *words, control.task, *prompt_speech]
 
     def next(self) -> Step | None:
+        """See Machine."""
         if self.done:
             return None
         early = len(self.history) < self._limits[0]
         return Step(self._feed, self._mask if early else ())
 
     def accept(self, token: int) -> int | Event:
+        """See Machine."""
         if token >= self._control.first:
             self.done = True
             return Event.END
@@ -110,9 +115,9 @@ class Original:
     """What the original does in the mix layout and we do not, each to be switched on for comparison.
 
     early_start: with an instruct prefix and no prompt speech, decoding begins before any text was fed.
-    one_portion_per_piece: a piece of incoming text feeds one portion at most; the rest waits for the next piece, or is
-    fed in one go when the text has ended. repeat_last: then the last speech id is fed a second time, before it.
-    sos_only: sos is banned where eos should be, and nothing in the last portion.
+    one_portion_per_piece: a piece of incoming text feeds one portion at most; the rest waits for the next
+    piece, or is fed in one go when the text has ended. repeat_last: then the last speech id is fed a second
+    time, before it. sos_only: sos is banned where eos should be, and nothing in the last portion.
     """
 
     early_start: bool = False
@@ -127,10 +132,11 @@ class Original:
 
 
 class MixMachine:
-    """Portions of `mix_text` text ids and `mix_speech` speech ids in turn, while text streams in through `push`.
+    """Portions of `mix_text` text ids and `mix_speech` speech ids in turn, while text streams in through
+    `push`.
 
-    `fill` ends the speech of a portion; it is drawn, or forced where the portion is full. `max_tokens` bounds the
-    speech after the last text.
+    `fill` ends the speech of a portion; it is drawn, or forced where the portion is full. `max_tokens`
+    bounds the speech after the last text.
     """
 
     def __init__(
@@ -219,6 +225,7 @@ class MixMachine:
         return True
 
     def next(self) -> Step | None:
+        """See Machine."""
         if self.done or not (self._speaking or self._listen()):
             return None
         self._speaking = True
@@ -230,6 +237,7 @@ class MixMachine:
         return Step(self._feed, self._banned[0], forced)
 
     def accept(self, token: int) -> int | Event:
+        """See Machine."""
         control = self._control
         if token >= control.first and token not in (control.eos, control.fill):
             raise ValueError(f"the control id {token} has no place in speech")
@@ -252,9 +260,9 @@ class MixMachine:
 class BlockMachine:
     """Blocks of whole words, each with its own speech; text streams in through `push`, a block at a time.
 
-    A block has at least one speech id and at most `max_ratio` a text id plus `extra`; then its end is forced. Its end is
-    `fill`, and eos for the last block, and no other control id can be drawn: so no block is skipped or said twice.
-    The prompt is given as blocks with their speech.
+    A block has at least one speech id and at most `max_ratio` a text id plus `extra`; then its end is
+    forced. Its end is `fill`, and eos for the last block, and no other control id can be drawn: so no block
+    is skipped or said twice. The prompt is given as blocks with their speech.
     """
 
     def __init__(
@@ -301,7 +309,7 @@ class BlockMachine:
         return self._text.complete and self._index == len(self._text.blocks) - 1
 
     def _listen(self) -> bool:
-        """Feed text, and the prompt's speech, up to the next block that is to be said; False when text is missing."""
+        """Feed text and the prompt's speech up to the block to be said; False when text is missing."""
         while True:
             text = self._text.before(self._index)
             if text is None:
@@ -313,6 +321,7 @@ class BlockMachine:
             self._index += 1
 
     def next(self) -> Step | None:
+        """See Machine."""
         if self.done or not (self._speaking or self._listen()):
             return None
         self._speaking = True
@@ -325,6 +334,7 @@ class BlockMachine:
         return Step(self._feed, self._eos if self._last else self._fill)
 
     def accept(self, token: int) -> int | Event:
+        """See Machine."""
         if token < self._control.first:
             self.history.append(token)
             self._count += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fireside.text.word_set import word_set
+
 MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July"),
     *("August", "September", "October", "November", "December"),
@@ -25,10 +27,23 @@ TITLES: dict[str, str] = {
 }
 DOTTED: dict[str, str] = {
     **{"Jr": "junior", "Sr": "senior", "Esq": "esquire", "Inc": "incorporated", "Ltd": "limited"},
-    **{"Co": "company", "Corp": "corporation", "Bros": "brothers", "Dept": "department", "Univ": "university"},
+    **{
+        "Co": "company",
+        "Corp": "corporation",
+        "Bros": "brothers",
+        "Dept": "department",
+        "Univ": "university",
+    },
     **{"Assn": "association", "Ave": "avenue", "Blvd": "boulevard", "Rd": "road", "Ln": "lane"},
     **{"Hwy": "highway", "Pkwy": "parkway", "Ste": "suite", "Apt": "apartment", "Bldg": "building"},
-    **{"Mt": "mount", "Ft": "fort", "Pt": "point", "Mtn": "mountain", "Natl": "national", "Intl": "international"},
+    **{
+        "Mt": "mount",
+        "Ft": "fort",
+        "Pt": "point",
+        "Mtn": "mountain",
+        "Natl": "national",
+        "Intl": "international",
+    },
     **{"approx": "approximately", "est": "established", "dept": "department", "govt": "government"},
     **{"vs": "versus", "etc": "et cetera", "viz": "namely", "cf": "compare", "al": "al", "ca": "circa"},
     **{"misc": "miscellaneous", "temp": "temperature", "max": "maximum", "min": "minimum", "avg": "average"},
@@ -43,13 +58,22 @@ DOTTED: dict[str, str] = {
 # These are also words, or end sentences: read in full only before a number.
 BEFORE_NUMBER: dict[str, str] = {
     **{"No": "number", "no": "number", "Nos": "numbers", "nos": "numbers", "p": "page", "pp": "pages"},
-    **{"Fig": "figure", "fig": "figure", "Figs": "figures", "Ch": "chapter", "ch": "chapter", "Eq": "equation"},
+    **{
+        "Fig": "figure",
+        "fig": "figure",
+        "Figs": "figures",
+        "Ch": "chapter",
+        "ch": "chapter",
+        "Eq": "equation",
+    },
     **{"Sec": "section", "sec": "section", "c": "circa", "Art": "article", "Vol": "volume", "vol": "volume"},
     **{"Ex": "example", "Tab": "table", "par": "paragraph", "Nr": "number", "Op": "opus", "op": "opus"},
     **{"v": "version", "ver": "version", "Ver": "version", "rev": "revision", "pt": "part", "Pt": "part"},
 }
 # After a number these are units, and only there.
-UNIT_ONLY = frozenset({"in", "ft", "oz", "lb", "lbs", "tbsp", "tsp", "hr", "hrs", "mins", "secs", "yr", "yrs"})
+UNIT_ONLY = frozenset(
+    {"in", "ft", "oz", "lb", "lbs", "tbsp", "tsp", "hr", "hrs", "mins", "secs", "yr", "yrs"}
+)
 DOTTED_PHRASES: tuple[tuple[str, str], ...] = (
     (r"\be\.\s?g\.,?", "for example,"),
     (r"\bi\.\s?e\.,?", "that is,"),
@@ -78,27 +102,52 @@ STATES: dict[str, str] = {
     **{"VA": "Virginia", "WA": "Washington", "WV": "West Virginia", "WI": "Wisconsin", "WY": "Wyoming"},
 }
 # A Roman numeral after these is a plain number ...
-NUMBERED_NOUNS = frozenset(
+NUMBERED_NOUNS = word_set(
     """war chapter part act scene volume book phase type stage level class section article episode season
     appendix figure table title division grade group series bowl version mark game fantasy rocky grand theft
-    auto apollo gemini saturn polaris round schedule unit module lesson exhibit list vatican category""".split()
+    auto apollo gemini saturn polaris round schedule unit module lesson exhibit list vatican category"""
 )
 # ... and after these an ordinal.
-RULERS = frozenset(
+RULERS = word_set(
     """henry louis charles george edward william james richard elizabeth mary john philip philippe pius paul
     benedict nicholas alexander catherine peter frederick wilhelm leopold ferdinand francis napoleon gregory
     leo innocent clement urban boniface julius sixtus otto albert alfonso carlos felipe christian gustav olaf
     haakon harald constantine justinian theodosius ramses ramesses thutmose amenhotep ptolemy cleopatra darius
     xerxes artaxerxes cyrus mithridates antiochus suleiman murad mehmed selim ivan vlad robert david malcolm
     kenneth stephen victoria isabella joseph maximilian rudolf ludwig umberto emmanuel baudouin albrecht
-    casimir sigismund bela matthias juan pedro afonso manuel rama""".split()
+    casimir sigismund bela matthias juan pedro afonso manuel rama"""
 )
 SPOKEN_SYMBOLS: dict[str, str] = {
-    **{"&": "and", "@": "at", "+": "plus", "=": "equals", "±": "plus or minus", "×": "times", "÷": "divided by"},
+    **{
+        "&": "and",
+        "@": "at",
+        "+": "plus",
+        "=": "equals",
+        "±": "plus or minus",
+        "×": "times",
+        "÷": "divided by",
+    },
     **{"≈": "is about", "≠": "is not equal to", "≤": "is at most", "≥": "is at least", "<": "is less than"},
     **{">": "is greater than", "√": "the square root of ", "π": "pi", "∞": "infinity", "%": "percent"},
-    **{"‰": "per mille", "°": "degrees", "§": "section", "¶": "paragraph", "†": "", "‡": "", "•": ",", "·": " "},
-    **{"№": "number", "©": "copyright", "®": "", "™": "", "→": "to", "∑": "the sum of", "∫": "the integral of"},
+    **{
+        "‰": "per mille",
+        "°": "degrees",
+        "§": "section",
+        "¶": "paragraph",
+        "†": "",
+        "‡": "",
+        "•": ",",
+        "·": " ",
+    },
+    **{
+        "№": "number",
+        "©": "copyright",
+        "®": "",
+        "™": "",
+        "→": "to",
+        "∑": "the sum of",
+        "∫": "the integral of",
+    },
     **{"µ": "micro", "μ": "mu", "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "Δ": "delta"},
     **{"λ": "lambda", "σ": "sigma", "θ": "theta", "ω": "omega", "Ω": "omega", "∆": "delta", "ε": "epsilon"},
     **{"φ": "phi", "ψ": "psi", "ρ": "rho", "τ": "tau", "Σ": "sigma", "κ": "kappa", "η": "eta", "ν": "nu"},

@@ -65,7 +65,8 @@ def past(stem: Phones) -> Phones:
 
 
 def _stems(word: str, ending: str) -> list[str]:
-    """Dictionary forms that may stand before an ending: as it is, with e, with one of a doubled letter, y for i."""
+    """Dictionary forms that may stand before an ending: as it is, with e, with one of a doubled letter, y
+    for i."""
     base = word[: -len(ending)]
     stems = [base, base + "e"]
     if len(base) > 2 and base[-1] == base[-2] and base[-1] not in _VOWEL_LETTERS:
@@ -85,7 +86,8 @@ def _first(stems: list[str], lookup: Lookup) -> Phones | None:
 
 
 def inflected(word: str, lookup: Lookup) -> Phones | None:
-    """Phones of a word that is a known word with a regular ending or beginning, else None. `word` is lower case."""
+    """Phones of a word that is a known word with a regular ending or beginning, else None. `word` is lower
+    case."""
     if word.endswith("'s") and (stem := lookup(word[:-2])):
         return plural(stem)
     if word.endswith("s'") and (stem := lookup(word[:-1])):
@@ -124,8 +126,8 @@ def inflected(word: str, lookup: Lookup) -> Phones | None:
 def compound(word: str, lookup: Lookup) -> Phones | None:
     """Phones of two known words written as one (`roominghouse`), the longer first part preferred, else None.
 
-    Parts have four letters or more, so that names are not cut into chance pieces; the second part's main stress
-    becomes a secondary one.
+    Parts have four letters or more, so that names are not cut into chance pieces; the second part's main
+    stress becomes a secondary one.
     """
     for cut in range(len(word) - 4, 3, -1):
         first = lookup(word[:cut])

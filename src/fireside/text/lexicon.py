@@ -26,7 +26,8 @@ class Lexicon:
         return list(self._table)
 
     def get(self, word: str, tag: str = "") -> Phones | None:
-        """Phones of a word; `tag` is one letter of part of speech (V, N, J, R, D, P, B), ignored if unknown."""
+        """Phones of a word; `tag` is one letter of part of speech (V, N, J, R, D, P, B), ignored if
+        unknown."""
         fields = self._table.get(word)
         if fields is None:
             fields = self._table.get(word.lower())

@@ -36,6 +36,7 @@ from fireside.text.numbers_en import (
     year,
 )
 from fireside.text.units import CURRENCIES, CURRENCY_CODES, MAGNITUDES, UNITS
+from fireside.text.word_set import word_set
 
 Match = re.Match[str]
 Rule = tuple[re.Pattern[str], Callable[[Match], str]]
@@ -52,12 +53,20 @@ def _alternatives(keys: object) -> str:
     return "|".join(re.escape(key) for key in sorted(keys, key=len, reverse=True))  # type: ignore[call-overload]
 
 
-# --- Dates ---------------------------------------------------------------------------------------------------
+# --- Dates
+# ---------------------------------------------------------------------------------------------------
 
 
 def _month(name: str) -> str:
     name = name.rstrip(".")
     return MONTH_SHORT.get(name, name)
+
+
+_NAMES = {**MONTH_SHORT, **WEEKDAY_SHORT}
+_BOOKS = (
+    "Genesis|Exodus|Psalms?|Proverbs|Isaiah|Jeremiah|Matthew|Mark|Luke|John|Acts|Romans|Corinthians|Galatians|"
+    "Ephesians|Philippians|Hebrews|James|Peter|Revelation|Samuel|Kings|Chronicles|Job|Daniel"
+)
 
 
 def _date(day: str, month: str, year_text: str | None, day_first: bool = False) -> str:
@@ -111,7 +120,8 @@ def _decade(m: Match) -> str:
     return plural(spoken)
 
 
-# --- Time ----------------------------------------------------------------------------------------------------
+# --- Time
+# ----------------------------------------------------------------------------------------------------
 
 
 def _half(mark: str | None) -> str:
@@ -147,7 +157,18 @@ def _hour_only(m: Match) -> str:
     return f"{first}{cardinal(m['h'])}{_half(m['half'])}{_lost_stop(m)}"
 
 
-# --- Money and measures --------------------------------------------------------------------------------------
+# --- Money and measures
+# --------------------------------------------------------------------------------------
+
+
+def _one_thing(m: Match) -> bool:
+    """Whether an amount describes a noun after an article: "a $5 bill", "a 3 m rope"; its unit is
+    singular."""
+    after = m.string[m.end() :]
+    article = re.search(r"\b[Aa]n?\s+$", m.string[: m.start()])
+    return bool(
+        article and re.match(r"[- ](?!(?:of|and|or|in|to|per|from|for|at|a|is|on|by|with)\b)[a-z]", after)
+    )
 
 
 def _money_words(symbol: str, amount: str, scale: str | None) -> str:
@@ -172,15 +193,14 @@ def _money(m: Match) -> str:
         unit = CURRENCIES[m["cur"]][1]
         first = _money_words(m["cur"], m["amount"], m["scale"])
         if not m["scale"] or m["scale"] == m["scale2"]:
-            first = decimal(m["amount"].replace(",", "")) if "." not in m["amount"] else first.replace(unit, "")
+            first = (
+                decimal(m["amount"].replace(",", "")) if "." not in m["amount"] else first.replace(unit, "")
+            )
         last = _money_words(m["cur"], m["until"], m["scale2"])
         spoken = f"{first.strip()} to {last}"
-    elif not m["sign"] and re.match(r"[- ](?:an?|per)\b", m.string[m.end() :]) is None:
-        # "a $5 bill", "a $20 million deal": the unit stays singular before a noun after a.
-        article = re.search(r"\b(?:an?)\s+$", m.string[: m.start()])
-        if article and re.match(r"[- ][a-z]", m.string[m.end() :]) and "." not in m["amount"]:
-            one, many, *_ = CURRENCIES[m["cur"]]
-            spoken = spoken.replace(many, one)
+    elif _one_thing(m) and "." not in m["amount"]:
+        one, many, *_ = CURRENCIES[m["cur"]]
+        spoken = spoken.replace(many, one)
     return ("minus " if m["sign"] else "") + spoken + (" per " if m["per"] else "")
 
 
@@ -200,7 +220,7 @@ def _unit_words(symbol: str, amount: str, hyphen: bool = False) -> str:
 
 def _measure(m: Match) -> str:
     amount, unit = m["amount"].replace(",", ""), m["unit"]
-    hyphen = m["hyphen"] == "-"
+    hyphen = m["hyphen"] == "-" or _one_thing(m)
     sign = "minus " if m["sign"] else ""
     first = f"{decimal(m['from'].replace(',', ''))} to " if m["from"] else ""
     return f"{sign}{first}{decimal(amount)} {_unit_words(unit, amount, hyphen)}"
@@ -212,7 +232,7 @@ def _feet_inches(m: Match) -> str:
 
 
 def _inches(m: Match) -> str:
-    return f"{decimal(m['n'])} {'inch' if m['n'] == '1' else 'inches'}"
+    return f"{decimal(m['n'])} {'inch' if m['n'] == '1' or _one_thing(m) else 'inches'}"
 
 
 def _percent(m: Match) -> str:
@@ -229,7 +249,8 @@ def _magnitude(m: Match) -> str:
     return f"{decimal(m['n'].replace(',', ''))} {MAGNITUDES[scale]}"
 
 
-# --- Telephones, networks, identifiers -------------------------------------------------------------------------
+# --- Telephones, networks, identifiers
+# -------------------------------------------------------------------------
 
 
 def _phone(m: Match) -> str:
@@ -243,7 +264,15 @@ def _phone(m: Match) -> str:
 
 def _spell_address(text: str) -> str:
     names = {
-        **{".": "dot", "/": "slash", "-": "dash", "_": "underscore", "@": "at", ":": "colon", "?": "question mark"},
+        **{
+            ".": "dot",
+            "/": "slash",
+            "-": "dash",
+            "_": "underscore",
+            "@": "at",
+            ":": "colon",
+            "?": "question mark",
+        },
         **{"=": "equals", "&": "and", "#": "hash", "%": "percent", "+": "plus", "~": "tilde"},
     }
     words = []
@@ -257,7 +286,9 @@ def _spell_address(text: str) -> str:
     return " ".join(filter(None, words))
 
 
-_SPELLED_PARTS = frozenset({"www", "io", "uk", "us", "cn", "de", "fr", "tv", "ai", "html", "php", "pdf", "http"})
+_SPELLED_PARTS = frozenset(
+    {"www", "io", "uk", "us", "cn", "de", "fr", "tv", "ai", "html", "php", "pdf", "http"}
+)
 _TLD = r"(?:com|org|net|edu|gov|io|co|uk|us|cn|de|fr|jp|ai|dev|app|info|tv|me|eu|ca|au|ru|in|ly)"
 
 
@@ -283,7 +314,8 @@ def _version(m: Match) -> str:
     return lead + joint.join(read(part) for part in parts)
 
 
-# --- Plain numbers --------------------------------------------------------------------------------------------
+# --- Plain numbers
+# --------------------------------------------------------------------------------------------
 
 _QUANTITY_BEFORE = re.compile(
     r"\b(?:about|over|nearly|than|least|most|approximately|around|almost|some|exactly|only|just|to|of|has|have|had)\s+$",
@@ -294,10 +326,10 @@ _YEAR_BEFORE = re.compile(
     r"spring|summer|autumn|fall|winter|class|copyright|©|" + "|".join(MONTHS) + r"),?\s+$",
     re.I,
 )
-_NOT_PLURALS = frozenset(
-    "is was has as its this us his census ends begins starts sees thus does begins marks brings seems lies".split()
+_NOT_PLURALS = word_set(
+    "is was has as its this us his census ends begins starts sees thus does begins marks brings seems lies"
 )
-_COUNTED = frozenset("people men women children percent dollars times miles feet words more thousand".split())
+_COUNTED = word_set("people men women children percent dollars times miles feet words more thousand")
 
 
 def _followed_by_count(rest: str) -> bool:
@@ -310,10 +342,13 @@ def _followed_by_count(rest: str) -> bool:
 
 def _integer(m: Match) -> str:
     text = m["n"]
-    if "," not in text and len(text) == 4 and (1100 <= int(text) <= 2099):
+    if "," not in text and len(text) == 4 and (1000 < int(text) <= 2099):
         before, after = m.string[: m.start()], m.string[m.end() :]
-        if not _followed_by_count(after) and not (
-            _QUANTITY_BEFORE.search(before) and not _YEAR_BEFORE.search(before)
+        likely = int(text) >= 1100 or _YEAR_BEFORE.search(before)
+        if (
+            likely
+            and not _followed_by_count(after)
+            and not (_QUANTITY_BEFORE.search(before) and not _YEAR_BEFORE.search(before))
         ):
             return f" {year(text)} "
     if "," not in text and len(text) >= 10:
@@ -323,8 +358,14 @@ def _integer(m: Match) -> str:
 
 def _range(m: Match) -> str:
     first, last = m["a"], m["b"]
-    if len(first) == 4 and 1000 <= int(first) <= 2099 and len(last) in (2, 4) and "," not in m[0]:
-        end = year(last) if len(last) == 4 else cardinal(int(last)) if int(last) > 9 else f"oh {cardinal(int(last))}"
+    if re.fullmatch(r"1\d{3}|20\d\d", first) and len(last) in (2, 4) and "," not in m[0]:
+        end = (
+            year(last)
+            if len(last) == 4
+            else cardinal(int(last))
+            if int(last) > 9
+            else f"oh {cardinal(int(last))}"
+        )
         return f"{year(first)} to {end}"
     return f"{decimal(first.replace(',', ''))} to {decimal(last.replace(',', ''))}"
 
@@ -338,12 +379,17 @@ def _mixed_fraction(m: Match) -> str:
 
 def _fraction(m: Match) -> str:
     n, d = m["n"], m["d"]
+    after = m.string[m.end() :]
+    if n == d == "50":
+        return "fifty fifty"
+    if d == "10" and int(n) <= 10 and not after.startswith(" of"):
+        return f"{cardinal(n)} out of ten"
     if int(d) == 0 or len(d) > 4:
         return f"{cardinal(n)} slash {cardinal(d)}"
     if (n, d) == ("1", "2"):
-        if re.match(r"\s(?:cup|hour|mile|inch|pound|teaspoon|tablespoon|dozen|ounce|day|price)\b", m.string[m.end() :]):
-            return "half an" if re.match(r"\s(?:hour|inch|ounce)", m.string[m.end() :]) else "half a"
-        return "half" if re.match(r" (?:of|the)\b", m.string[m.end() :]) else "one half"
+        if re.match(r"\s(?:cup|hour|mile|inch|pound|teaspoon|tablespoon|dozen|ounce|day|price)\b", after):
+            return "half an" if re.match(r"\s(?:hour|inch|ounce)", after) else "half a"
+        return "half" if re.match(r" (?:of|the)\b", after) else "one half"
     return fraction(n, d)
 
 
@@ -377,10 +423,32 @@ def _roman_after(m: Match) -> str:
     return m[0]
 
 
-_ROMAN_WORDS = frozenset({"MIX", "DI", "LI", "CV", "CD", "DC", "MD", "MC", "CC", "DM", "MM", "MI", "XL", "CIVIC"})
+_SAFE_ROMANS = [
+    "XVIII",
+    "XVII",
+    "VIII",
+    "XIII",
+    "XVI",
+    "XIV",
+    "XIX",
+    "III",
+    "VII",
+    "XII",
+    "XXI",
+    "XV",
+    "IX",
+    "VI",
+    "IV",
+    "II",
+]
+_BARE_UNITS = ["km/h", "km²", "mph", "kWh", "MHz", "GHz", "kHz", "km", "kg", "cm", "mm", "ml", "mg"]
+_ROMAN_WORDS = frozenset(
+    {"MIX", "DI", "LI", "CV", "CD", "DC", "MD", "MC", "CC", "DM", "MM", "MI", "XL", "CIVIC"}
+)
 
 
-# --- Words ----------------------------------------------------------------------------------------------------
+# --- Words
+# ----------------------------------------------------------------------------------------------------
 
 
 def _doctor(m: Match) -> str:
@@ -408,7 +476,9 @@ def _dotted(m: Match) -> str:
         return m[0]
     if abbr in ("in", "ed", "al", "min", "max", "Co", "temp", "mo", "mos", "Ct", "Pl", "Sq") and abbr == "in":
         return DOTTED[abbr] + ("." if not after.strip() else "")
-    end = not after.strip() or (abbr in ("etc", "Jr", "Inc", "Ltd", "Co", "Corp") and re.match(r"\s+[A-Z]", after))
+    end = not after.strip() or (
+        abbr in ("etc", "Jr", "Inc", "Ltd", "Co", "Corp") and re.match(r"\s+[A-Z]", after)
+    )
     # "Apple Inc. said" goes on; "cats, dogs, etc. They ..." ends.
     if abbr in ("Inc", "Ltd", "Co", "Corp", "Jr") and after.strip():
         end = None
@@ -424,7 +494,9 @@ def _initialism(m: Match) -> str:
     if [letter.lower() for letter in letters] in (["a", "m"], ["p", "m"]):
         letters = [letter.upper() for letter in letters]
     after = m.string[m.end() :]
-    end = "." if not after.strip() or (re.match(r"\s+[A-Z][a-z]+\s+[a-z]", after) and len(letters) > 2) else ""
+    end = (
+        "." if not after.strip() or (re.match(r"\s+[A-Z][a-z]+\s+[a-z]", after) and len(letters) > 2) else ""
+    )
     return " ".join(letters).upper() + end
 
 
@@ -438,18 +510,33 @@ def _slash(m: Match) -> str:
 
 
 _EITHER = frozenset(
-    {("he", "she"), ("she", "he"), ("his", "her"), ("him", "her"), ("yes", "no"), ("true", "false"), ("his", "hers")}
+    {
+        ("he", "she"),
+        ("she", "he"),
+        ("his", "her"),
+        ("him", "her"),
+        ("yes", "no"),
+        ("true", "false"),
+        ("his", "hers"),
+    }
     | {("s", "he"), ("on", "off"), ("input", "output"), ("pass", "fail"), ("black", "white"), ("win", "lose")}
 )
 
 
 def _state(m: Match) -> str:
     tail = f" {digits(m['zip'])}" if m["zip"] else ""
+    if not tail and m["state"] in _STATE_WORDS:
+        return m[0]
     return f"{m['lead']}{STATES[m['state']]}{tail}"
 
 
+_STATE_WORDS = frozenset({"OK", "IN", "OR", "ME", "HI", "MA", "PA", "ID", "AL", "LA"})
+
+
 def _letters_digits(m: Match) -> str:
-    return re.sub(r"(?<=[A-Za-z])[-]?(?=\d)|(?<=\d)[-]?(?=[A-Za-z])", " ", m[0])
+    # Formulas and models: CO2, PS5.
+    text = re.sub(r"\b([A-Z]{2,3})(?=\d)|(?<=\d)([A-Z]{2,3})(?=\d)", lambda found: " ".join(found[0]), m[0])
+    return re.sub(r"(?<=[A-Za-z])[-]?(?=\d)|(?<=\d)[-]?(?=[A-Za-z])", " ", text)
 
 
 def _symbol(m: Match) -> str:
@@ -463,13 +550,14 @@ def _repl(text: str) -> Callable[[Match], str]:
 @lru_cache(maxsize=1)
 def _rules() -> tuple[Rule, ...]:
     units = _alternatives(UNITS)
+    names = _alternatives(_NAMES)
     currency = _alternatives(CURRENCIES)
     codes = "|".join(CURRENCY_CODES)
     scales = rf"(?:\s?(?P<scale>{_SCALE}|bn|mn|tn|[kKMBT])\b)?"
     scales2 = scales.replace("<scale>", "<scale2>")
     table: list[tuple[str, Callable[[Match], str]]] = [
         # Addresses first: nothing in them is a sentence.
-        (r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", _mail),
+        (r"[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+", _mail),
         (rf"\bhttps?://[^\s]+|\bwww\.[^\s]+|\b[A-Za-z][\w-]*(?:\.[\w-]+)*\.{_TLD}\b(?:/[^\s,]*)?", _url),
         *((pattern, _repl(text)) for pattern, text in DOTTED_PHRASES),
         # Telephones and networks.
@@ -479,11 +567,18 @@ def _rules() -> tuple[Rule, ...]:
         (r"(?<![\w.,/-])\d{3}-\d{4}\b(?!-)", _phone),
         (r"(?<![\w.,-])\d{4}(?:[ -]\d{4}){2,4}\b", _phone),
         (r"\b\d{3}-\d{2}-\d{4}\b", _phone),
+        (
+            r"\b(?P<cue>[Dd]ial|[Cc]all|[Pp]hone|[Tt]ext|[Pp]ress|PIN|pin|code|extension|ext\.)\s(?P<n>\d{3,})\b(?![,.:/-]?\d|\s(?!for|to|if|now|or|and)[a-z])",
+            lambda m: f"{m['cue']} {digits(m['n'])}",
+        ),
         (r"\b[vV]?\d+(?:\.\d+){2,3}\b", _version),
         # Dates.
         (r"\b(?P<a>\d{4})[-/.](?P<b>\d{1,2})[-/.](?P<c>\d{1,2})\b", _numeric_date),
         (r"\b(?P<a>\d{1,2})[-/](?P<b>\d{1,2})[-/](?P<c>\d{4}|\d{2})\b", _numeric_date),
-        (r"\b(?P<lead>[Oo]n|[Bb]y|[Ss]ince|[Uu]ntil|[Dd]ue)\s(?P<a>\d{1,2})/(?P<b>\d{1,2})\b(?!/)", _short_date),
+        (
+            r"\b(?P<lead>[Oo]n|[Bb]y|[Ss]ince|[Uu]ntil|[Dd]ue)\s(?P<a>\d{1,2})/(?P<b>\d{1,2})\b(?!/)",
+            _short_date,
+        ),
         (
             rf"\b(?P<month>{_MONTH})\s(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?![\d:%]|[.,]\d)"
             rf"(?:{_DASH}(?P<until>\d{{1,2}})(?:st|nd|rd|th)?(?!\d))?(?:,?\s(?P<year>[12]\d{{3}})\b)?",
@@ -494,16 +589,31 @@ def _rules() -> tuple[Rule, ...]:
             rf"(?:,?\s(?P<year>[12]\d{{3}})\b)?",
             _day_month,
         ),
+        (rf"\b({names})\.?\s?[-–]\s?({names})\b\.?", lambda m: f"{_NAMES[m[1]]} to {_NAMES[m[2]]}"),
         (rf"\b({'|'.join(MONTH_SHORT)})\.(?=\s\d)", lambda m: _month(m[1])),
-        (rf"\b({'|'.join(WEEKDAY_SHORT)})(?:\.,?|,)(?=\s(?:[A-Z]|\d|the\b))", lambda m: WEEKDAY_SHORT[m[1]] + ","),
+        (
+            rf"\b({'|'.join(WEEKDAY_SHORT)})(?:\.,?|,)(?=\s(?:[A-Z]|\d|the\b))",
+            lambda m: WEEKDAY_SHORT[m[1]] + ",",
+        ),
         (r"(?<!\w)'?(?P<decade>[12]\d\d0|[1-9]0)'?s\b", _decade),
-        (r"(?<!\w)'(?P<n>\d\d)\b(?!')", lambda m: cardinal(m["n"]) if m["n"][0] != "0" else f"oh {cardinal(int(m['n']))}"),
+        (
+            r"(?<!\w)'(?P<n>\d\d)\b(?!')",
+            lambda m: cardinal(m["n"]) if m["n"][0] != "0" else f"oh {cardinal(int(m['n']))}",
+        ),
         # Time of day.
+        (
+            rf"\b(?P<book>{_BOOKS})\s(?P<c>\d+):(?P<v>\d+)",
+            lambda m: f"{m['book']} {cardinal(m['c'])} {cardinal(m['v'])}",
+        ),
+        (r"\b(\d{1,2}:\d{2}(?:\s?[ap]\.?m\.?)?)\s?[-–—]\s?(?=\d{1,2}:\d{2})", _repl(r"\1 to ")),
         (
             r"\b(?P<h>\d{1,2}):(?P<m>\d{2})(?::(?P<s>\d{2}))?(?:\s?(?P<half>[aApP]\.\s?[mM]\b\.?|[aApP][mM]\b))?",
             _clock,
         ),
-        (rf"\b(?:(?P<h1>\d{{1,2}}){_DASH})?(?P<h>\d{{1,2}})\s?(?P<half>[aApP]\.[mM]\.?|[aApP][mM]\b)", _hour_only),
+        (
+            rf"\b(?:(?P<h1>\d{{1,2}}){_DASH})?(?P<h>\d{{1,2}})\s?(?P<half>[aApP]\.[mM]\.?|[aApP][mM]\b)",
+            _hour_only,
+        ),
         # Money.
         (
             rf"(?P<sign>[-−])?(?P<cur>{currency})\s?(?P<amount>{_NUM}){scales}"
@@ -514,8 +624,15 @@ def _rules() -> tuple[Rule, ...]:
             rf"\b(?:(?P<code>{codes})\s?(?P<amount>{_NUM}){scales}|(?P<amount2>{_NUM}){scales2}\s?(?P<code2>{codes})\b)",
             _money_code,
         ),
-        (rf"(?P<n>{_INT})¢", lambda m: f"{cardinal(m['n'])} {'cent' if m['n'] == '1' else 'cents'}"),
+        (
+            rf"(?P<n>{_INT})¢",
+            lambda m: f"{cardinal(m['n'])} {'cent' if m['n'] == '1' or _one_thing(m) else 'cents'}",
+        ),
         # Measures.
+        (r"(?<=\d)\s?[-−–]\s?(?=\d[\d.,]*\s?=)", _repl(" minus ")),
+        (r"(?<=\d)\s?[x×*]\s?(?=\d+\s?(?:=|\b(?!\w)))(?=[^=\n]*=)", _repl(" times ")),
+        (r"(?<=\d)\s?[x×]\s?(?=\d)", _repl(" by ")),
+        (r"(?<![\w.])(?P<ft>\d)\s?ft\.?\s(?P<in>\d{1,2})\s?in\b\.?", lambda m: _feet_inches(m) + " inches"),
         (r"(?<![\w.])(?P<ft>\d)['′]\s?(?P<in>\d{1,2})[\"″]?", _feet_inches),
         (rf"(?<![\w.])(?P<n>{_NUM})(?:[\"″]|-?\s?in\.(?=\s[a-z]))", _inches),
         (
@@ -528,36 +645,54 @@ def _rules() -> tuple[Rule, ...]:
             rf"(?P<amount>{_NUM})(?P<hyphen>-|\s)?(?P<unit>{units})(?![\w²³/]|\.\w|'\w)(?:\.(?=\s[a-z\d]))?",
             _measure,
         ),
-        (r"(?<=\w)\s?/\s?(?=(?:hour|hr|day|month|week|year|person|second|minute|kg|mile)s?\b)", _repl(" per ")),
-        (rf"(?<![\w.])(?P<n>{_NUM})(?P<scale>k|K|M|bn|mn|tn|B(?=\s[a-z]|[.,]|$))\b", _magnitude),
+        (
+            r"(?<=\w)\s?/\s?(?=(?:hour|hr|day|month|week|year|person|second|minute|kg|mile)s?\b)",
+            _repl(" per "),
+        ),
+        (rf"(?<![\w.])(?P<n>{_NUM})(?P<scale>k|K|M|bn|mn|tn|B(?=\s[a-z])|(?<=\.\d)B)\b", _magnitude),
         # Names of things with numbers.
+        (r"\b(?P<a>[A-Z]{1,3})&(?P<b>[A-Z]{1,3})\b", lambda m: f"{' '.join(m['a'])} and {' '.join(m['b'])}"),
+        (r"\b([A-G])#", _repl(r"\1 sharp")),
         (r"#(?P<n>\d+)\b", lambda m: f"number {cardinal(m['n'])}"),
         (r"#(?=[A-Za-z])", _repl("hashtag ")),
         (
-            rf"\b(?P<abbr>{_alternatives(BEFORE_NUMBER)})\.\s?(?=\d|[IVX]+\b)",
+            rf"\b(?P<abbr>{_alternatives(BEFORE_NUMBER)})\.\s?(?=\d|(?!I\b)[IVX]+\b)",
             _before_number,
         ),
         (r"(?<![\w.])(?P<abbr>v)(?=\d)", _before_number),
-        (r"\b(?P<name>[Ff]light|Boeing|[Rr]oom|[Rr]oute|[Hh]ighway|Interstate|[Ss]uite|Airbus A)\s?(?P<n>\d{3,4})\b(?!,)", _named_number),
+        (
+            r"\b(?P<name>[Ff]light|Boeing|[Rr]oom|[Rr]oute|[Hh]ighway|Interstate|[Ss]uite|Airbus A)"
+            r"\s?(?P<n>\d{3,4})\b(?!,\d)",
+            _named_number,
+        ),
+        (r"\b(?!AD\b|BC\b|CE\b)(?P<name>[A-Z]{2,})\s(?P<n>[1-9]\d{3})\b(?!,\d)", _named_number),
+        (r"\b(?P<name>[A-Z])-?(?P<n>[1-9]\d{2})\b(?!,\d)", _named_number),
         # Numbers.
         (r"(?<![\w.])(?P<n>\d+)(?:st|nd|rd|th|ST|ND|RD|TH)\b", lambda m: ordinal(m["n"])),
         (r"(?P<lead>,\s)(?P<state>" + "|".join(STATES) + r")\b(?:\s(?P<zip>\d{5})\b)?", _state),
-        (r"(?P<base>\w+|\))(?:(?P<sup>[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)|\^(?P<caret>-?\d+))", _power),
+        (r"(?P<base>[A-Za-z0-9]+|\))(?:(?P<sup>[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)|\^(?P<caret>-?\d+))", _power),
         (r"\b(?P<w>\d+)[ -](?P<n>\d{1,2})/(?P<d>\d{1,3})\b(?!/)", _mixed_fraction),
+        (
+            r"(?<![\w/.])(?P<n>\d+\.\d+)/(?P<d>\d+)\b",
+            lambda m: f"{decimal(m['n'])} out of {cardinal(m['d'])}",
+        ),
         (r"(?<![\w/.])(?P<n>\d{1,4})/(?P<d>\d{1,4})(?:ths?|rds?|nds?)?\b(?!/)", _fraction),
         (rf"(?<![\w.,-])(?P<a>{_NUM})(?:\s?[–—~]\s?|-)(?P<b>{_NUM})(?![\w-])", _range),
         (r"(?<![\w.])(?P<a>\d+):(?P<b>\d+)\b", lambda m: f"{cardinal(m['a'])} to {cardinal(m['b'])}"),
-        (r"(?<=\d)\s?[x×*]\s?(?=\d+\s?(?:=|\b(?!\w)))(?=[^=\n]*=)", _repl(" times ")),
-        (r"(?<=\d)\s?[x×]\s?(?=\d)", _repl(" by ")),
         (r"(?<=\d)\s?\*\s?(?=\d)|(?<=\d\s)\*(?=\s\d)", _repl(" times ")),
         (r"(?<=\d)\s?/\s(?=\d)", _repl(" divided by ")),
         (r"(?<=[\d)])\s[-–−]\s(?=[\d(])", _repl(" minus ")),
         (r"(?<![\w)])[-−](?=\.?\d)", _repl("minus ")),
         (r"(?<![\w)])~\s?(?=\d)", _repl("about ")),
         (r"(?<=\d)\+(?=\s|$|[.,;])", _repl(" plus")),
-        (rf"(?<![\d.])(?:(?:{_INT})?\.\d+|(?:\d{{1,3}}(?:,\d{{3}})+|\d+)\.\d+)", lambda m: f" {decimal(m[0].replace(',', ''))} "),
+        (
+            rf"(?<![\d.])(?:(?:{_INT})?\.\d+|(?:\d{{1,3}}(?:,\d{{3}})+|\d+)\.\d+)",
+            lambda m: f" {decimal(m[0].replace(',', ''))} ",
+        ),
         # Words.
-        (rf"\b(?P<word>[A-Za-z]+)\s(?P<roman>[IVXLC]+)\b(?!['.]\w)", _roman_after),
+        (r"\b(?P<word>[A-Za-z]+)\s(?P<roman>[IVXLC]+)\b(?!['.]\w)", _roman_after),
+        (rf"\b(?:{'|'.join(_SAFE_ROMANS)})\b(?!')", lambda m: cardinal(roman(m[0]) or 0)),
+        (rf"\b(?P<unit>{'|'.join(_BARE_UNITS)})\b(?!/)", lambda m: UNITS[m["unit"]][1]),
         (r"\b(?P<abbr>Dr|St)(?P<dot>\.)?(?=\W|$)", _doctor),
         (rf"\b(?P<abbr>{'|'.join(TITLES)})\.(?=\s)", _title),
         (r"\b(?P<abbr>Mr|Mrs|Ms|Messrs)\b(?=\s[A-Z])", _title),
@@ -567,8 +702,12 @@ def _rules() -> tuple[Rule, ...]:
         (r"\b(?:[A-Za-z]\.\s?){2,}(?![A-Za-z]\w)|\b(?:[A-Za-z]\.){2,}", _initialism),
         (r"\b([A-Z])\.(?=\s[A-Z])", _repl(r"\1")),
         (r"\b([A-Za-z]+)/([A-Za-z]+)\b", _slash),
+        (r"\bMt(?=\s[A-Z])", _repl("mount")),
         (r"(?<=[A-Za-z])&(?=[A-Za-z])", _repl(" and ")),
-        (r"\b(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9]+(?:-\d+)?\b|\b[A-Za-z]+-\d+\b|\b\d+-[A-Za-z]", _letters_digits),
+        (
+            r"\b(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9]+(?:-\d+)?\b|\b[A-Za-z]+-\d+\b|\b\d+-[A-Za-z]",
+            _letters_digits,
+        ),
         (rf"(?P<n>{_INT})", _integer),
         (r"[" + re.escape("".join(SPOKEN_SYMBOLS)) + r"]", _symbol),
         (r"(?<=\w)/(?=\w)", _repl(" slash ")),
@@ -585,7 +724,7 @@ _VULGAR = {
 def normalize(text: str) -> str:
     """The words of English text as they are read, with the punctuation that pauses."""
     for sign, plain in _VULGAR.items():
-        text = re.sub(rf"(\d)?\s?{sign}", lambda m, plain=plain: f"{m[1]} {plain}" if m[1] else plain, text)
+        text = re.sub(rf"(?<=\d)\s?{sign}", " " + plain, text).replace(sign, plain)
     for pattern, action in _rules():
         text = pattern.sub(action, text)
     return re.sub(r"\s+", " ", text).strip()

@@ -1,6 +1,7 @@
 """Mandarin text to the characters that are read: numbers, dates, money, units, symbols.
 
-`normalize(text)` is for a stretch that is read in Mandarin; Latin words in it stay as they are. It never raises.
+`normalize(text)` is for a stretch that is read in Mandarin; Latin words in it stay as they are. It never
+raises.
 """
 
 from __future__ import annotations
@@ -22,10 +23,15 @@ _SIGN = r"(?<![A-Za-z\d)])[-−]"
 _MEASURES = (
     "个|只|条|张|本|位|名|次|天|年|周年|周|岁|小时|个月|分钟|秒|公里|千米|米|公斤|千克|斤|元|块|倍|种|件|套|台|辆|"
     "家|间|层|点|杯|瓶|碗|双|对|座|场|届|批|支|部|顿|口|颗|棵|把|盒|包|袋|箱|片|份|封|门|节|课|句|篇|首|架|艘|匹|"
-    "头|根|株|朵|滴|幅|副|道|枚|粒|束|堆|群|排|列|组|队|笔|项|所|人|万|亿|千|厘米|毫米|升|毫升|克|吨|里|亩|平方|"
+    "球|票|题|集|章|桌|夜|晚(?!会)|国|轮|局|盘|胜|分(?!之)|头|根|株|朵|滴|幅|副|道|枚|粒|束|堆|群|排|列|组|队|笔|项|所|人|万|亿|千|厘米|毫米|升|毫升|克|吨|里|亩|平方|"
     "立方|摄氏度|美元|欧元|英镑|日元|港元|卢布|英里|英尺|磅|百分点|星期|礼拜|季|期|声|遍|趟|回|下|步|圈|刻钟|字|行|页|卷|册|代"
 )
 _PHONE_CUE = r"(?:电话|手机|热线|拨打|拨|致电|打|报警|急救|号码|联系|客服|转|分机)\D{0,4}$"
+_CODE_CUE = (
+    r"(?:密码|验证码|编号|学号|工号|账号|帐号|卡号|房号|邮编|单号|代码|口令|QQ|证件号|微信号|车牌)\D{0,4}$"
+)
+_HYPHEN_IS_MINUS = "为是到至约于达得温值负降升从"
+_KNOWN_DIGITS = "618|315|520|911|985|211|996|007|1024"
 
 
 def _year(text: str) -> str:
@@ -78,6 +84,14 @@ def _clock(m: Match) -> str:
     if minute == 30:
         return spoken + "半"
     return spoken + (f"{_minutes(minute)}分" if minute else "")
+
+
+def _duration(m: Match) -> str:
+    hours = f"{counted(m['h'])}小时" if m["h"] else ""
+    minute = int(m["m"])
+    return (
+        f"{m['cue']}{hours}{_minutes(minute) if hours else counted(str(minute))}分{cardinal(int(m['s']))}秒"
+    )
 
 
 def _minutes(minute: int) -> str:
@@ -158,7 +172,11 @@ def _fraction(m: Match) -> str:
 
 
 def _range(m: Match) -> str:
-    joint = "比" if re.search(r"(?:比分|击败|战胜|赢|输|胜|负|平|领先|落后)\S{0,6}$", m.string[: m.start()]) else "到"
+    joint = (
+        "比"
+        if re.search(r"(?:比分|击败|战胜|赢|输|胜|负|平|领先|落后)\S{0,6}$", m.string[: m.start()])
+        else "到"
+    )
     b = m["b"].replace(",", "")
     measured = re.match(rf"\s?(?:{_MEASURES})", m.string[m.end() :])
     first = m["a"].replace(",", "")
@@ -174,6 +192,8 @@ def _number(m: Match) -> str:
     before = m.string[: m.start()]
     if re.search(_PHONE_CUE, before) and "." not in text and len(text) >= 3:
         return digits(text, telephone=True)
+    if re.search(_CODE_CUE, before) and "." not in text and len(text) >= 3:
+        return digits(text)
     if "," not in text and "." not in text and len(text) >= 9:
         return digits(text)
     return decimal(text.replace(",", ""))
@@ -188,7 +208,7 @@ def _letter_number(m: Match) -> str:
 def _power(m: Match) -> str:
     exponent = (m["sup"] or m["caret"]).translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-"))
     base = m["base"]
-    base = decimal(base) if base[0].isdigit() else base
+    base = decimal(base) if base.isdigit() else base
     if exponent in ("2", "3"):
         return f"{base}的{'平' if exponent == '2' else '立'}方"
     return f"{base}的{decimal(exponent)}次方"
@@ -203,7 +223,16 @@ def _version(m: Match) -> str:
 _SYMBOLS: dict[str, str] = {
     **{"&": "和", "+": "加", "=": "等于", "±": "正负", "×": "乘", "÷": "除以", "≈": "约等于", "≠": "不等于"},
     **{"≤": "小于等于", "≥": "大于等于", "<": "小于", ">": "大于", "√": "根号", "π": "派", "∞": "无穷大"},
-    **{"%": "百分号", "‰": "千分号", "°": "度", "№": "第", "→": "到", "α": "阿尔法", "β": "贝塔", "γ": "伽马"},
+    **{
+        "%": "百分号",
+        "‰": "千分号",
+        "°": "度",
+        "№": "第",
+        "→": "到",
+        "α": "阿尔法",
+        "β": "贝塔",
+        "γ": "伽马",
+    },
     **{"δ": "德尔塔", "Δ": "德尔塔", "λ": "拉姆达", "μ": "缪", "σ": "西格玛", "θ": "西塔", "ω": "欧米伽"},
     **{"Ω": "欧姆", "φ": "斐", "@": " at ", "#": "井号", "•": "，", "§": "第", "®": "", "™": "", "©": "版权"},
 }
@@ -226,24 +255,47 @@ def _rules() -> tuple[Rule, ...]:
         (r"￥", _text("¥")),
         # Telephones.
         (r"(?<![\d.])(?:\+?86[- ]?)?1[3-9]\d[- ]?\d{4}[- ]?\d{4}(?!\d)", _mobile),
+        (r"[(（]0\d{2,3}[)）]\s?\d{7,8}(?!\d)", _phone),
         (r"(?<![\d.])\+?0?\d{2,4}-\d{7,8}(?:-\d{1,5})?(?!\d)", _phone),
         (r"(?<![\d.])[48]00-?\d{3}-?\d{4}(?!\d)", _phone),
         (r"(?<!\d)\d{3}-\d{3,4}-\d{4}(?!\d)", _phone),
         (r"(?<![\d.,])(?:12306|12315|10086|10010)(?![\d年月日元人个万亿.,%])", _phone),
-        (r"(?<![\d.])\d+(?:\.\d+){2,3}(?![\d.])", _version),
         # Dates.
-        (r"(?<!\d)(?P<y>\d{4})\s?(?:年|[-/.])\s?(?P<m>\d{1,2})\s?(?:月|[-/.])\s?(?P<d>\d{1,2})(?!\d)\s?日?(?!号)", _full_date),
+        (
+            r"(?<!\d)(?P<y>\d{4})\s?(?:年|[-/.])\s?(?P<m>\d{1,2})\s?(?:月|[-/.])\s?(?P<d>\d{1,2})(?!\d)\s?日?(?!号)",
+            _full_date,
+        ),
         (r"(?<!\d)(?P<y>\d{4})\s?年\s?(?P<m>\d{1,2})\s?月", _year_month),
-        (r"(?<!\d)(?:(?P<a>\d{4})(?P<n1>年)?(?:[-–—~～至到]))?(?P<b>\d{4}|0\d|[4-9]\d)\s?年(?![代级来以之内后间龄]|份的)(?=.|$)", _years),
+        (
+            r"(?<!\d)(?:(?P<a>\d{4})(?P<n1>年)?(?:[-–—~～至到]))?(?P<b>\d{4}|0\d|[4-9]\d)\s?年(?![代级来以之内后间龄]|份的)(?=.|$)",
+            _years,
+        ),
         (r"(?<!\d)(?P<b>[12]\d{3})\s?年(?P<a>)(?P<n1>)", _years),
         (r"(?<!\d)(?P<n>\d{4}|\d0)\s?年代", _decade),
-        (r"(?<!\d)(?P<m>\d{1,2})\s?月\s?(?P<d>\d{1,2})(?:[-–—~～至到](?P<d2>\d{1,2}))?\s?(?P<unit>日|号)?(?!\d)", _month_day),
+        (
+            r"(?<!\d)(?P<m>\d{1,2})\s?月\s?(?P<d>\d{1,2})(?:[-–—~～至到](?P<d2>\d{1,2}))?\s?(?P<unit>日|号)?(?!\d)",
+            _month_day,
+        ),
         (r"(?<!\d)(?P<n>[05-9]0)后(?!来)", lambda m: digits(m["n"]) + "后"),
+        (r"(?<![\d.])\d+(?:\.\d+){2,3}(?![\d.])", _version),
         # Time of day.
+        (
+            r"(?P<cue>(?:用时|耗时|历时|时长|成绩)\S{0,3}?)(?:(?P<h>\d+)[:：])?(?P<m>\d{1,2})[:：](?P<s>\d{2})(?!\d)",
+            _duration,
+        ),
         (rf"(?P<a>{clock})\s?[-–—~～至到]\s?(?P<b>{clock})", _clock_range),
-        (r"(?P<pre>(?:比分|大胜|战胜|击败|赢|输|胜|领先|比例|配比|以)\S{0,6}?)(?P<h>\d+)[:：](?P<m>\d+)", lambda m: f"{m['pre']}{cardinal(m['h'])}比{cardinal(m['m'])}"),
-        (r"(?<!\d)(?P<h>\d{1,2})[:：](?P<m>\d{2})(?:[:：](?P<s>\d{2}))?(?!\d)(?:\s?(?P<half>[aApP]\.?[mM]\b\.?))?", _clock),
-        (r"(?<!\d)(?P<h>\d{1,2})\s?(?P<half>[aApP]\.?[mM]\b\.?)", lambda m: f"{'上午' if m['half'][0] in 'aA' else '下午'}{counted(m['h'])}点"),
+        (
+            r"(?P<pre>(?:比分|大胜|战胜|击败|赢|输|胜|领先|比例|配比|以)\S{0,6}?)(?P<h>\d+)[:：](?P<m>\d+)",
+            lambda m: f"{m['pre']}{cardinal(m['h'])}比{cardinal(m['m'])}",
+        ),
+        (
+            r"(?<!\d)(?P<h>\d{1,2})[:：](?P<m>\d{2})(?:[:：](?P<s>\d{2}))?(?!\d)(?:\s?(?P<half>[aApP]\.?[mM]\b\.?))?",
+            _clock,
+        ),
+        (
+            r"(?<!\d)(?P<h>\d{1,2})\s?(?P<half>[aApP]\.?[mM]\b\.?)",
+            lambda m: f"{'上午' if m['half'][0] in 'aA' else '下午'}{counted(m['h'])}点",
+        ),
         (r"(?P<a>\d+)[:：](?P<b>\d+)", lambda m: f"{cardinal(m['a'])}比{cardinal(m['b'])}"),
         # Money.
         (
@@ -258,27 +310,48 @@ def _rules() -> tuple[Rule, ...]:
         ),
         (r"(?<=[元块])/(?=[\u4e00-\u9fff])", _text("每")),
         # Percentages and measures.
-        (rf"(?:(?P<a>{_NUM})\s?[%‰]?{_TO})?(?P<sign>(?<![A-Za-z\d)])[-−+])?(?P<n>{_NUM})\s?(?P<mark>[%‰])", _percent),
+        (
+            rf"(?:(?P<a>{_NUM})\s?[%‰]?{_TO})?(?P<sign>(?<![A-Za-z\d)])[-−+])?(?P<n>{_NUM})\s?(?P<mark>[%‰])",
+            _percent,
+        ),
         (
             rf"(?P<sign>{_SIGN})?(?:(?P<a>{_NUM})\s?(?P<unit1>{units})?{_TO})?(?P<sign2>(?<=[~～至到])[-−]|{_SIGN})?"
             rf"(?P<n>{_NUM})\s?(?P<unit>{units})(?![A-Za-z²³/])",
             _measure,
         ),
-        (rf"(?P<n>{_NUM})\s?(?P<scale>[kKM]|bn|mn)(?![A-Za-z])(?=[\u4e00-\u9fff])", lambda m: m[0] if m["n"] in "248" and m["scale"] == "K" else _scaled(m["n"], m["scale"])),
+        (
+            rf"(?P<n>{_NUM})\s?(?P<scale>[kKM]|bn|mn)(?![A-Za-z])(?=[\u4e00-\u9fff])",
+            lambda m: m[0] if m["n"] in "248" and m["scale"] == "K" else _scaled(m["n"], m["scale"]),
+        ),
         # Powers, fractions, ranges.
-        (r"(?P<base>[A-Za-z\d)]+)(?:(?P<sup>[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)|\^(?P<caret>-?\d+))", _power),
+        (r"(?P<a>\d)·(?P<b>\d{1,2})(?!\d)", lambda m: digits(m["a"] + m["b"])),
+        (rf"(?<!\d)(?:{_KNOWN_DIGITS})(?![\d.,]|\s?(?:{_MEASURES}))", lambda m: digits(m[0])),
+        (
+            r"(?P<cue>[图表题例式节])(?P<a>\d+)[-–](?P<b>\d+)",
+            lambda m: f"{m['cue']}{cardinal(m['a'])}杠{cardinal(m['b'])}",
+        ),
+        (
+            r"(?P<cue>血压\S{0,4}?)(?P<a>\d+)/(?P<b>\d+)",
+            lambda m: f"{m['cue']}{cardinal(m['a'])}，{cardinal(m['b'])}",
+        ),
+        (r"(?<=\w)_(?=\w)", _text("下划线")),
+        (r"(?P<base>[A-Za-z0-9)]+)(?:(?P<sup>[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)|\^(?P<caret>-?\d+))", _power),
         (r"(?<![\d/.])(?P<n>\d+)/(?P<d>[1-9]\d*)(?![\d/])", _fraction),
         (r"(?<=\d)\s?[x×*]\s?(?=\d)", _text("乘")),
         (r"(?<=\d)\s-\s(?=\d)|(?<=\d)[-−](?=\d+\s?=)", _text("减")),
         (rf"(?<![\dA-Za-z.-])(?P<a>{_NUM}){_TO}(?P<b>{_NUM})(?![\d-])", _range),
-        (r"(?<=[\u4e00-\u9fff\s])[-−](?=\d)|^[-−](?=\d)", _text("负")),
+        (rf"(?<=[{_HYPHEN_IS_MINUS}])[-−](?=\d)|(?<![A-Za-z\d\u4e00-\u9fff)])[-−](?=\d)", _text("负")),
+        (r"(?<=[\u4e00-\u9fff])-(?=\d)", _text("")),
         # Plain numbers.
         (r"第\s?(?P<n>\d+)", lambda m: "第" + cardinal(m["n"])),
-        (r"(?<!\d)\d{3,4}(?=路|次列车|号线|航班|号?房间?|室)|(?<=房间|航班|教室|房号)\d{3,4}", lambda m: digits(m[0])),
+        (
+            r"(?<!\d)\d{3,4}(?=路|次列车|号线|航班|号?房间?|室)|(?<=房间|航班|教室|房号)\d{3,4}",
+            lambda m: digits(m[0]),
+        ),
         (r"(?<=周|期|拜)(?P<n>[1-6])(?![\d.])", lambda m: cardinal(m["n"])),
         (r"(?<![\d.])(?P<n>2)(?=月(?!亮)|号|日|楼|班|级|环|路|等|维|战|人转)", lambda m: "二"),
         (rf"(?<![\d.])(?P<n>{_NUM})\s?(?P<unit>{_MEASURES})", _with_measure),
-        (rf"(?P<a>[A-Za-z])[- ]?(?P<n>\d+(?:\.\d+)?)(?![\d.])", _letter_number),
+        (r"(?P<a>[A-Za-z])[- ]?(?P<n>\d+(?:\.\d+)?)(?!\d|\.\d)", _letter_number),
         (rf"(?P<n>{_NUM})", _number),
         # Symbols.
         (r"(?<=[\u4e00-\u9fff])/(?=[\u4e00-\u9fff])", _text("或")),

@@ -138,7 +138,9 @@ _ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 def roman(text: str) -> int | None:
     """The value of a well-formed Roman numeral, else None."""
     total = 0
-    for here, after in zip(text, [*text[1:], ""], strict=True):
+    if not text:
+        return None
+    for here, after in zip(text, text[1:] + " ", strict=True):
         value = _ROMAN.get(here)
         if value is None:
             return None

@@ -40,7 +40,8 @@ def split_tone(syllable: str) -> tuple[str, str]:
 
 
 def toned(final: str, tone: str) -> str:
-    """The phone of a final with its tone; a neutral tone that has no phone becomes a fourth (er: a second)."""
+    """The phone of a final with its tone; a neutral tone that has no phone becomes a fourth (er: a
+    second)."""
     if tone == "5" and final not in NEUTRAL_FINALS:
         tone = "2" if final == "er" else "4"
     return final + tone

@@ -1,7 +1,8 @@
 """Tone sandhi of Mandarin: third tones, 一 and 不, over words whose dictionary tones are known.
 
-Rules from Duanmu, The Phonology of Standard Chinese (2007), ch. 11, and Chao's grammar, without syntax: a third
-tone before a third tone rises within a word, and across words where one of the two is a single syllable.
+Rules from Duanmu, The Phonology of Standard Chinese (2007), ch. 11, and Chao's grammar, without syntax: a
+third tone before a third tone rises within a word, and across words where one of the two is a single
+syllable.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ _COUNTED_PLAIN = frozenset("月号日")
 
 @dataclass(frozen=True)
 class Syllable:
-    """One character's reading: pinyin without tone, the tone, and whether its word or its phrase ends after it."""
+    """One character's reading: pinyin without tone, the tone, and whether its word or its phrase ends after
+    it."""
 
     char: str
     base: str
@@ -37,7 +39,7 @@ def _yi(before: Syllable | None, after: Syllable | None, own: Syllable) -> str:
         return "1"
     if before is not None and before.char in _NUMERALS | {"第", "初"} and not before.pause:
         return "1"
-    if after.char in _NUMERALS and after.char not in "千百万亿两几" or after.char in _COUNTED_PLAIN:
+    if (after.char in _NUMERALS and after.char not in "千百万亿两几") or after.char in _COUNTED_PLAIN:
         return "1"
     if before is not None and before.char == after.char and not before.pause:
         return "5"
@@ -66,7 +68,8 @@ def _third(syllables: list[Syllable]) -> list[Syllable]:
 
 
 def apply_sandhi(syllables: list[Syllable]) -> list[Syllable]:
-    """The syllables of one stretch of Mandarin with the tones as they are spoken; the input is left as it is."""
+    """The syllables of one stretch of Mandarin with the tones as they are spoken; the input is left as it
+    is."""
     out = list(syllables)
     for i, own in enumerate(syllables):
         if own.char not in ("一", "不") or own.base not in ("yi", "bu"):

@@ -1,11 +1,14 @@
 """Features on disk for training: written once from parquet shards, read as memory maps by every training loop.
 
+    python -m fireside.train.data --corpus DIR --speakers FILE --campplus campplus.onnx --out runs/features
+
 A feature folder holds `index.jsonl` (a row per utterance, with offsets) and one flat binary file per kind of feature.
 All kinds are cut to whole speech tokens, so that one token is 2 mel frames, 4 log-mel frames and 960 samples.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import multiprocessing
@@ -30,10 +33,11 @@ KINDS: dict[str, tuple[str, str, int, int]] = {
     "mel": ("mel.f16", "<f2", 80, 2),
     "logmel": ("logmel.f16", "<f2", 128, 4),
     "f0": ("f0.f32", "<f4", 1, 2),
-    "teacher": ("campplus.f32", "<f4", 192, 0),
-    "embedding": ("speaker.f32", "<f4", 192, 0),
+    "embedding": ("campplus.f32", "<f4", 192, 0),
     "tokens": ("speech_tokens.i16", "<i2", 1, 1),
+    "phones": ("phone_labels.i16", "<i2", 1, 1),
 }
+LATER = ("tokens", "phones")  # written by the tokenizer's stage
 
 Row = dict[str, Any]
 
@@ -42,8 +46,8 @@ class FeatureStore:
     """Reads a feature folder; every accessor takes a row of `rows` and returns a numpy array.
 
     wav: float32 [samples] at 24 kHz; mel: float32 [frames, 80] at 50 Hz, natural log; logmel: float32 [frames, 128] at
-    100 Hz; f0: float32 [frames] in Hz at 50 Hz, 0 where unvoiced; teacher and embedding: float32 [192], unit length,
-    CAM++'s own and that of our speaker encoder; tokens: int64 [tokens] at 25 Hz.
+    100 Hz; f0: float32 [frames] in Hz at 50 Hz, 0 where unvoiced; embedding: float32 [192], CAM++'s, unit length;
+    tokens: int64 [tokens] at 25 Hz; phones: int64 [tokens], the sound of each token, 0 in pauses, -1 without text.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -83,24 +87,18 @@ class FeatureStore:
     def embedding(self, row: Row) -> np.ndarray:
         return np.array(self._map("embedding")[row["number"]])
 
-    def teacher(self, row: Row) -> np.ndarray:
-        return np.array(self._map("teacher")[row["number"]])
-
     def tokens(self, row: Row) -> np.ndarray:
         return self._slice("tokens", row).astype(np.int64)
 
-    def write_tokens(self, tokens: list[np.ndarray]) -> None:
-        """Write the speech tokens of all rows, in the order of `rows`; lengths must be those of the index."""
-        flat = np.concatenate([np.asarray(ids, dtype="<i2") for ids in tokens])
-        if len(flat) != sum(row["tokens"] for row in self.rows):
-            raise AudioError("the speech tokens do not have the lengths of the index; prepare the features again.")
-        flat.tofile(self.folder / KINDS["tokens"][0])
+    def phones(self, row: Row) -> np.ndarray:
+        return self._slice("phones", row).astype(np.int64)
 
-    def write_embeddings(self, embeddings: np.ndarray) -> None:
-        """Write the speaker encoder's embeddings of all rows, [rows, 192], in the order of `rows`."""
-        if embeddings.shape != (len(self.rows), KINDS["embedding"][2]):
-            raise AudioError(f"{len(self.rows)} embeddings are needed, not {embeddings.shape}.")
-        embeddings.astype("<f4").tofile(self.folder / KINDS["embedding"][0])
+    def write(self, kind: str, values: list[np.ndarray]) -> None:
+        """Write the 'tokens' or 'phones' of all rows, in the order of `rows`; lengths must be those of the index."""
+        flat = np.concatenate([np.asarray(ids, dtype="<i2") for ids in values])
+        if len(flat) != sum(row["tokens"] for row in self.rows):
+            raise AudioError(f"the {kind} do not have the lengths of the index; prepare the features again.")
+        flat.tofile(self.folder / KINDS[kind][0])
 
 
 def f0_track(audio: np.ndarray, frames: int) -> np.ndarray:
@@ -134,14 +132,14 @@ class _Extractor:
         wave24 = wave24[: tokens * SAMPLES_PER_TOKEN]
         wave16 = resample(wave24[None], SAMPLE_RATE, 16000)[0]
         fbank = kaldi_fbank(wave16)
-        fbank = (fbank - fbank.mean(0)).numpy()[None]
-        embedding = self.campplus.run(None, {"input": fbank})[0].ravel()
+        centred = (fbank - fbank.mean(0)).numpy()[None]
+        embedding = self.campplus.run(None, {"input": centred})[0].ravel()
         features = {
             "wav": (wave24 * 32767.0).round().clamp(-32768, 32767).numpy().astype("<i2"),
             "mel": self.mel(wave24[None])[0].T[: 2 * tokens].numpy().astype("<f2"),
             "logmel": whisper_log_mel(wave16).T[: 4 * tokens].numpy().astype("<f2"),
             "f0": f0_track(wave24.numpy(), 2 * tokens),
-            "teacher": (embedding / np.linalg.norm(embedding)).astype("<f4"),
+            "embedding": (embedding / np.linalg.norm(embedding)).astype("<f4"),
         }
         row["tokens"] = tokens
         row["max_hz"] = min(rate, SAMPLE_RATE) // 2
@@ -197,11 +195,7 @@ def prepare(corpus: Path, speakers: Path | None, campplus: Path, out: Path, work
     from tqdm import tqdm
 
     out.mkdir(parents=True, exist_ok=True)
-    files = {
-        kind: (out / name).open("wb")
-        for kind, (name, *_) in KINDS.items()
-        if kind not in ("tokens", "embedding")  # written by later stages
-    }
+    files = {kind: (out / name).open("wb") for kind, (name, *_) in KINDS.items() if kind not in LATER}
     first_token = 0
     context = multiprocessing.get_context("spawn")
     with (
@@ -221,3 +215,28 @@ def prepare(corpus: Path, speakers: Path | None, campplus: Path, out: Path, work
         file.close()
     (out / "index.tmp").replace(out / "index.jsonl")
     return number
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--corpus", type=Path, required=True, help="folder of parquet shards")
+    parser.add_argument("--speakers", type=Path, help="parquet of real people, without text")
+    parser.add_argument("--campplus", type=Path, required=True, help="ONNX teacher of speaker embeddings")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    args = parser.parse_args(argv)
+    shards = sorted(args.corpus.glob("*.parquet"))
+    if not shards:
+        parser.error(f"there are no parquet shards in {args.corpus}")
+    for file in (args.speakers, args.campplus):
+        if file is not None and not file.is_file():
+            parser.error(f"there is no file {file}")
+    count = prepare(args.corpus, args.speakers, args.campplus, args.out, args.workers)
+    print(f"{args.out}: {count} utterances")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,10 +2,10 @@
 
     python -m fireside.train.flow --features runs/features --out runs/flow --minutes 45
 
-Differences from the original's objective, all measured to help a small model that must clone from a few seconds:
-the mel is normalised, prompts are longer and may come from elsewhere in the recording, and the prompt's own frames do
-not count in the loss. Writes `flow.safetensors` (averaged weights) and `flow.yaml` (the `flow` section of the model
-folder's configuration).
+Differences from the original's objective, all measured to help a small model that must clone from a few
+seconds: the mel is normalised, prompts are longer and may come from elsewhere in the recording, and the
+prompt's own frames do not count in the loss. Writes `flow.safetensors` (averaged weights) and `flow.yaml`
+(the `flow` section of the model folder's configuration).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fireside.models.config import Config, DiTConfig, FlowConfig, read_config
 from fireside.models.flow import CausalFlow, FlowBatch, FlowDraws
 from fireside.train.data import FeatureStore
 from fireside.train.flow_data import CropConfig, CropSampler
-from fireside.train.loop import Average, Run, RunConfig
+from fireside.train.loop import Average, Run, RunConfig, Stateful
 from fireside.train.muon import Muon
 
 HEARTH = FlowConfig(
@@ -38,7 +38,7 @@ HEARTH = FlowConfig(
 
 
 class FlowTrainConfig(Config):
-    """Everything a run can change. chunked_share: share of batches under the chunk mask, the rest see everything."""
+    """Everything a run can change; chunked_share: share of batches under the chunk mask."""
 
     flow: FlowConfig = HEARTH
     run: RunConfig = RunConfig(minutes=45, peak_rate=1e-3, warmup_steps=100, ema_decay=0.998)
@@ -52,7 +52,8 @@ class FlowOptimizer:
     """Muon for the blocks' matrices, AdamW for the rest; steps and saves as one."""
 
     def __init__(self, flow: CausalFlow, muon: bool) -> None:
-        matrices, others = [], []
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
         for name, parameter in flow.named_parameters():
             hidden = "transformer_blocks" in name and "norm" not in name and parameter.ndim == 2
             (matrices if muon and hidden else others).append(parameter)
@@ -70,9 +71,11 @@ class FlowOptimizer:
             part.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
+        """The state of both optimisers."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
 
@@ -109,7 +112,7 @@ class Validator:
 
     @torch.no_grad()
     def __call__(self, flow: CausalFlow) -> dict[str, float]:
-        """loss: the objective under the chunk mask; mel_l1: error of synthesised mel after the prompt, nats."""
+        """loss: the objective, chunked; mel_l1: error of synthesised mel after the prompt, nats."""
         batch = self.batch
         with torch.autocast("cpu", torch.bfloat16):
             loss = flow.loss(batch, self.draws)["loss"]
@@ -154,7 +157,7 @@ def train(features: Path, out: Path, config: FlowTrainConfig) -> Tensor:
     shadow = CausalFlow(flow_config).eval().requires_grad_(False)
     optimizer = FlowOptimizer(flow, config.muon)
     average = Average(flow, config.run.ema_decay)
-    parts = {"model": flow, "optimizer": optimizer, "average": average}
+    parts: dict[str, Stateful] = {"model": flow, "optimizer": optimizer, "average": average}
     if run.restore(**parts):
         sampler.reseed(config.run.seed + run.step)
     validator = Validator(store, config)

@@ -1,9 +1,9 @@
 """Crops for the flow: how utterances become fixed-length training rows with a prompt in front.
 
-A row is a prompt followed by what is to be generated, both by one voice, as at synthesis. The prompt is the beginning
-of the same stretch of speech, or another place of the same utterance, or another utterance of the same named voice,
-so that the network meets the jump between a prompt and a new sentence. All rows of a batch are equally long, in one
-of a few lengths, and hardly ever padded.
+A row is a prompt followed by what is to be generated, both by one voice, as at synthesis. The prompt is the
+beginning of the same stretch of speech, or another place of the same utterance, or another utterance of the
+same named voice, so that the network meets the jump between a prompt and a new sentence. All rows of a batch
+are equally long, in one of a few lengths, and hardly ever padded.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ NARROW_HZ = 8000.0
 class CropConfig(Config):
     """What a training row looks like. Lengths are in tokens (25 a second).
 
-    lengths and shares: the row lengths and how often a row that could have any of them gets each; batch_tokens:
-    tokens per batch; real_share: share of rows from real recordings; prefix_share, prefix_max: how often a prompt is
-    given, and its longest share of the row; jump_share: how often the prompt comes from another place;
-    sibling_share: how often the speaker embedding is that of another utterance of the same voice; embedding_noise:
-    length of the Gaussian noise added to the unit embedding; narrow_share: how often the prompt of a full-band row
-    lacks what a 16 kHz recording lacks; loss_on_prefix: whether the prompt's own frames count (as in the original).
+    lengths and shares: the row lengths and how often a row that could have any of them gets each;
+    batch_tokens: tokens per batch; real_share: share of rows from real recordings; prefix_share, prefix_max:
+    how often a prompt is given, and its longest share of the row; jump_share: how often the prompt comes from
+    another place; sibling_share: how often the speaker embedding is that of another utterance of the same
+    voice; embedding_noise: length of the Gaussian noise added to the unit embedding; narrow_share: how often
+    the prompt of a full-band row lacks what a 16 kHz recording lacks; loss_on_prefix: whether the prompt's
+    own frames count (as in the original).
     """
 
     lengths: tuple[int, ...] = (60, 120, 180, 300)
@@ -53,7 +54,7 @@ class CropConfig(Config):
 
 @dataclass(frozen=True)
 class Crop:
-    """One training row: its pieces (row, first token, tokens) in order, the prompt's length in tokens, its voice."""
+    """A row's pieces (row, first token, tokens) in order, its prompt's and its own length in tokens."""
 
     pieces: tuple[tuple[Row, int, int], ...]
     prefix: int
@@ -63,7 +64,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class MelStatistics:
-    """Mean mel [n_mels] of full-band and of narrow-band recordings; mean and deviation over all full-band values."""
+    """Mean mel [n_mels] of full-band and of narrow-band recordings; mean and deviation of all values."""
 
     wide: Tensor
     narrow: Tensor
@@ -80,8 +81,13 @@ class MelStatistics:
         top = max(row["max_hz"] for row in rows)
         wide = read([row for row in rows if row["max_hz"] == top])
         narrow = [row for row in rows if row["max_hz"] < top]
-        means = (torch.from_numpy(mel.mean(0)) for mel in (wide, read(narrow) if narrow else wide))
-        return cls(*means, float(wide.mean()), float(wide.std()))
+        narrow_mean = (read(narrow) if narrow else wide).mean(0)
+        return cls(
+            torch.from_numpy(wide.mean(0)),
+            torch.from_numpy(narrow_mean),
+            float(wide.mean()),
+            float(wide.std()),
+        )
 
 
 def bins_below(max_hz: float, n_mels: int, sample_rate: int = 24000, n_fft: int = 1920) -> int:
@@ -130,10 +136,13 @@ class CropSampler:
         prefix = rng.randint(0, int(config.prefix_max * length)) if rng.random() < config.prefix_share else 0
         embedding_of = rng.choice(others) if joinable and rng.random() < config.sibling_share else row
         pieces = self._pieces(row, others, length, prefix)
+        joint = length - pieces[-1][2]
+        if joinable and row["tokens"] < length and prefix and joint <= config.prefix_max * length:
+            prefix = joint  # a whole utterance after a prompt that ends one: what synthesis mostly meets
         return Crop(tuple(pieces), prefix, length, embedding_of)
 
     def _pieces(self, row: Row, others: list[Row], length: int, prefix: int) -> list[tuple[Row, int, int]]:
-        """Choose what fills `length` tokens, a jump at the end of the prompt included."""
+        """Choose what fills `length` tokens: one stretch, two with a jump, or whole utterances."""
         rng = self.rng
         tokens = row["tokens"]
         jump = prefix > 0 and rng.random() < self.config.jump_share
@@ -150,8 +159,9 @@ class CropSampler:
             late = (row, before + first + between, length - first)
             return [early, late] if first == prefix else [late, early]
         pieces = [(row, 0, tokens)]
-        while tokens < length and len(others) > 2:
-            other = rng.choice(others)
+        rest = [other for other in others if other is not row] if len(others) > 2 else []
+        while tokens < length and rest:
+            other = rest.pop(rng.randrange(len(rest)))  # none twice, or the network learns to copy
             wanted = min(length - tokens, other["tokens"])
             # What comes before is the end of an utterance, so that the joint is one between sentences.
             pieces.insert(0, (other, other["tokens"] - wanted, wanted))
@@ -207,7 +217,8 @@ class CropSampler:
     def _continued(self, mel: Tensor, bands: Tensor) -> Tensor:
         """Mel [batch, frames, n_mels] above each row's band, guessed from the last bins that exist.
 
-        These bins never enter the loss; filled, they look to the network like the full band that it must produce.
+        These bins never enter the loss; filled, they look to the network like the full band that it must
+        produce.
         """
         wide = self.statistics.wide
         edges = [

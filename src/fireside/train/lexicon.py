@@ -2,8 +2,8 @@
 
     python -m fireside.train.lexicon --misaki FOLDER      # holds us_gold.json and us_silver.json
 
-misaki's compressed IPA becomes ARPAbet: `A I O W Y` are diphthongs, a stress mark stands before its vowel, and
-the allophones (flap, glottal stop, reduced vowels) are written as the phones they belong to.
+misaki's compressed IPA becomes ARPAbet: `A I O W Y` are diphthongs, a stress mark stands before its vowel,
+and the allophones (flap, glottal stop, reduced vowels) are written as the phones they belong to.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def arpabet(ipa: str) -> list[str]:
 
 
 def entry(value: str | dict[str, str | None]) -> str:
-    """One entry: phones, then `TAG=phones` of the pronunciations by part of speech; `N=*` = spelled as a noun."""
+    """One entry: phones, then `TAG=phones` of the pronunciations by part of speech; `N=*` = spelled as a
+    noun."""
     if isinstance(value, str):
         return " ".join(arpabet(value))
     default = " ".join(arpabet(value["DEFAULT"] or ""))
@@ -66,7 +67,8 @@ def entry(value: str | dict[str, str | None]) -> str:
 
 
 def build(gold: dict, silver: dict) -> list[str]:
-    """Lines `word TAB entry`, sorted. Capitalised words keep their case only where it tells two words apart."""
+    """Lines `word TAB entry`, sorted. Capitalised words keep their case only where it tells two words
+    apart."""
     merged = {**silver, **gold}
     lines: dict[str, str] = {}
     for word in sorted(merged, key=lambda w: (w.lower(), w != w.lower(), w)):

@@ -2,9 +2,10 @@
 
     python -m fireside.train.mandarin_lexicon --words dict.txt --variants char_convert.py
 
-`--words` is jieba's dictionary (MIT): `word frequency tag` per line. Readings are pypinyin's (MIT; its data are
-pinyin-data and phrase-pinyin-data, MIT). `--variants` is PaddlePaddle's table of traditional and simplified
-characters (Apache-2.0), as misaki carries it; only its two strings are read, nothing is executed.
+`--words` is jieba's dictionary (MIT): `word frequency tag` per line. Readings are pypinyin's (MIT; its data
+are pinyin-data and phrase-pinyin-data, MIT). `--variants` is PaddlePaddle's table of traditional and
+simplified characters (Apache-2.0), as misaki carries it; only its two strings are read, nothing is
+executed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ MAX_LENGTH = 5
 
 
 def readings(word: str) -> list[str]:
-    """Toned syllables of a word by pypinyin, neutral as 5; syllables that cannot be parsed raise `ValueError`."""
+    """Toned syllables of a word by pypinyin, neutral as 5; syllables that cannot be parsed raise
+    `ValueError`."""
     from pypinyin import Style, lazy_pinyin
 
     syllables = lazy_pinyin(word, style=Style.TONE3, neutral_tone_with_five=True, errors="ignore")
@@ -50,7 +52,11 @@ def read_variants(path: Path) -> dict[str, str]:
 
 
 def build(words: Path, variants: Path) -> str:
-    """The file's text: three blocks divided by blank lines (characters by syllable, variants, words)."""
+    """The file's text: three blocks divided by blank lines (characters by syllable, variants, words).
+
+    The word block begins with the log of all frequencies together; a line is `word log-frequency
+    [reading]`, both in quarter bits, the reading only where it differs from that of the single characters.
+    """
     from pypinyin.phrases_dict import phrases_dict
     from pypinyin.pinyin_dict import pinyin_dict
 
@@ -78,6 +84,7 @@ def build(words: Path, variants: Path) -> str:
             if not usual:
                 frequency[phrase] = 2
     lines = []
+    total = 0.0
     for word in sorted(frequency):
         if len(word) == 1 and word not in single:
             continue
@@ -86,12 +93,17 @@ def build(words: Path, variants: Path) -> str:
         except ValueError:
             continue
         weight = round(4 * math.log2(frequency[word] + 1))
+        total += 2 ** (weight / 4)
         usual = len(word) == 1 or read == [single.get(c) for c in word]
         lines.append(f"{word} {weight}" + ("" if usual else " " + " ".join(read)))
     table = {t: s for t, s in sorted(read_variants(variants).items()) if is_han(t) and is_han(s)}
     chars = [f"{syllable} {text}" for syllable, text in sorted(by_syllable.items())]
     return "\n\n".join(
-        ["\n".join(chars), "".join(table) + "\n" + "".join(table.values()), "\n".join(lines)]
+        [
+            "\n".join(chars),
+            "".join(table) + "\n" + "".join(table.values()),
+            "\n".join([f"{4 * math.log2(total):.2f}", *lines]),
+        ]
     )
 
 

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): momentum whose every matrix is brought to nearly orthogonal before it is applied.
+"""Muon (Jordan et al. 2024): momentum, brought close to orthogonal matrix by matrix.
 
 The step is scaled as Liu et al. 2025 do, so that its size matches AdamW's and one learning rate serves both.
 """
@@ -29,10 +29,14 @@ def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For weight matrices inside the network; embeddings, biases, norms and the last layer belong to AdamW."""
+    """For matrices inside a network; embeddings, biases and the last layer belong to AdamW."""
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
@@ -45,7 +49,9 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                updates = torch.stack([self._momentum(parameter, group["momentum"]) for parameter in parameters])
+                updates = torch.stack(
+                    [self._momentum(parameter, group["momentum"]) for parameter in parameters]
+                )
                 scale = _ADAMW_RMS * max(shape) ** 0.5
                 for parameter, update in zip(parameters, orthogonalise(updates), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])

@@ -3,8 +3,7 @@
 The student's embedding of an excerpt, heard through noise or a narrow band, is drawn to the teacher's
 embedding of the clean excerpt; and the similarities between the voices of a batch are drawn to the teacher's.
 
-    python -m fireside.train.speaker --corpus DIR --speakers FILE --teacher campplus.onnx --out DIR --minutes
-    17
+    python -m fireside.train.speaker --corpus DIR --speakers FILE --teacher campplus.onnx --out DIR
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
+from pydantic import Field
 from torch import Tensor
 
 from fireside.errors import AudioError
@@ -27,22 +27,18 @@ from fireside.models.speaker import SpeakerEncoder
 from fireside.train.loop import Average, Run, RunConfig
 from fireside.train.speaker_crops import N_BINS, CropConfig, CropStore, Teacher, prepare_crops
 
-_POOL = 16  # batches whose crops are sorted by length together, so that little of a crop is cut off
-_SHORTEST = 100  # frames that shortening leaves at least
 _FLOOR = 1.1920928955078125e-07  # of the fbank's energies
 
 
 class HearingConfig(Config):
-    """What stands between the voice and the student's ear. Probabilities per excerpt; SNR in dB; cut-off in
-    Hz.
-    """
+    """What stands between the voice and the student's ear: SNR in dB, tilt in dB/octave, cut-off in Hz."""
 
     noise: float = 0.35
     snr: tuple[float, float] = (8.0, 30.0)
     tilt: tuple[float, float] = (0.0, 9.0)
     narrow: float = 0.15
     cutoff: tuple[float, float] = (3400.0, 7600.0)
-    shorten: float = 0.3
+    window: tuple[float, float] = Field(default=(1.5, 3.0), description="seconds of a crop that are heard")
 
 
 class SpeakerTraining(Config):
@@ -53,7 +49,7 @@ class SpeakerTraining(Config):
     )
     crops: CropConfig = CropConfig()
     hearing: HearingConfig = HearingConfig()
-    run: RunConfig = RunConfig(minutes=17, peak_rate=2e-3, warmup_steps=100, ema_decay=0.995)
+    run: RunConfig = RunConfig(minutes=15, clock="cpu", peak_rate=2e-3, warmup_steps=100, ema_decay=0.995)
     batch: int = 24
     weight_decay: float = 0.02
     similarity_weight: float = 1.0
@@ -118,9 +114,10 @@ def losses(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
 def batches(
     store: CropStore, config: SpeakerTraining, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Without end: fbanks [batch, frames, 80] of about equally long crops, and the teacher's embeddings.
+    """Without end: fbanks [batch, frames, 80] of windows of crops, and the teacher's embeddings of the crops.
 
-    Raises AudioError when there are no crops to train on.
+    The windows of a batch are of one length. A teacher that hears more than the student says better whose
+    voice it is, and short windows are cheap. Raises AudioError when there are no crops to train on.
     """
     rows = store.select("train")
     if not rows:
@@ -128,20 +125,14 @@ def batches(
     size = min(config.batch, len(rows))
     while True:
         order = rng.permutation(len(rows))
-        for start in range(0, len(order), size * _POOL):
-            pool = sorted(order[start : start + size * _POOL], key=lambda i: rows[i]["frames"])
-            groups = [pool[i : i + size] for i in range(0, len(pool), size)]
-            for group in rng.permutation(len(groups)):
-                chosen = [rows[i] for i in groups[group]]
-                if len(chosen) < size:
-                    continue
-                frames = min(row["frames"] for row in chosen)
-                if rng.random() < config.hearing.shorten:
-                    frames = min(frames, max(_SHORTEST, round(frames * rng.uniform(0.6, 1.0))))
-                yield (
-                    torch.stack([_window(store.fbank(row), frames, rng) for row in chosen]),
-                    torch.stack([store.target(row) for row in chosen]),
-                )
+        for start in range(0, len(order) - size + 1, size):
+            chosen = [rows[i] for i in order[start : start + size]]
+            shortest = min(row["frames"] for row in chosen)
+            frames = min(shortest, round(100 * rng.uniform(*config.hearing.window)))
+            yield (
+                torch.stack([_window(store.fbank(row), frames, rng) for row in chosen]),
+                torch.stack([store.target(row) for row in chosen]),
+            )
 
 
 def _window(fbank: Tensor, frames: int, rng: np.random.Generator) -> Tensor:
@@ -220,7 +211,7 @@ def train(corpus: Path, speakers: Path | None, teacher: Path, out: Path, config:
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.run.grad_clip)
         optimizer.step()
         average.update(model)
-        run.log(parts)
+        run.log({name: value.detach() for name, value in parts.items()})
         if run.step % config.validate_every == 0:
             averaged.load_state_dict(average.weights())
             run.scalars("val", validate(averaged, store, limit=80))

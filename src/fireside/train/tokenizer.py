@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from fireside.models.config import TokenizerConfig
-from fireside.models.speech_tokenizer import BLANK, SpeechTokenizer
+from fireside.models.speech_tokenizer import BLANK, PAUSE, SpeechTokenizer, phone_spans, word_ends
 from fireside.text.phones import PHONES, is_spoken
 from fireside.train.data import FeatureStore, Row
-from fireside.train.loop import Average, Run, RunConfig
+from fireside.train.loop import Average, Run, RunConfig, Stateful
+from fireside.train.muon import Muon
 
 SPEAKER_DIM = 192
 N_MELS = 80
@@ -36,7 +37,7 @@ ROUGH_STEPS = 700  # until then a guessed alignment helps CTC on its way
 @dataclass
 class Batch:
     """Padded utterances. log_mel [B, 128, 4T]; lengths [B] in tokens; mel [B, 2T, 80]; f0 [B, 2T]; speaker [B, 192];
-    rough [B, T]: a guess at the phone of each token, BLANK in pauses, -1 where there is no text."""
+    labels [B, T]: the phone of each token, BLANK in pauses, -1 where there is no text."""
 
     log_mel: Tensor
     lengths: Tensor
@@ -46,7 +47,7 @@ class Batch:
     speaker: Tensor
     phones: Tensor
     phone_lengths: Tensor
-    rough: Tensor
+    labels: Tensor
 
 
 class Regressor(nn.Module):
@@ -76,22 +77,26 @@ class Trainee(nn.Module):
         self.regressor = Regressor(len(config.fsq_levels))
         # A second CTC before the bottleneck: the encoder learns phones long before the codes can carry them.
         self.early_ctc = nn.Linear(config.dim, config.ctc_vocab_size)
+        self.early_phone = nn.Linear(config.dim, config.ctc_vocab_size)
+        self.late_phone = nn.Linear(config.dim, config.ctc_vocab_size)
 
-    def losses(self, batch: Batch, log_mel: Tensor, rough_weight: float = 0.0) -> dict[str, Tensor]:
-        """CTC, mel L1, pitch contour L1 and voicing; `log_mel` may be an augmented form of the batch's.
+    def losses(self, batch: Batch, log_mel: Tensor, phone_weight: float = 0.0) -> dict[str, Tensor]:
+        """CTC, phone of each token, mel, pitch contour, voicing; `log_mel` may be an augmented form of the batch's.
 
-        rough_weight: of the cross-entropy with the guessed alignment, which ends CTC's long blank plateau.
+        phone_weight: of the cross-entropies with the phone of each token, before and behind the quantiser.
         """
         with torch.autocast("cpu", torch.bfloat16):
             hidden = self.tokenizer.hidden(log_mel, batch.lengths)
             codes, ids = self.tokenizer.quantise(hidden, batch.lengths)
             early = self.early_ctc(hidden)
-            logits = self.tokenizer.ctc_logits(codes, batch.lengths)
+            context = self.tokenizer.context(codes, batch.lengths)
+            logits = self.tokenizer.ctc(context)
+            phones = torch.cat([self.early_phone(hidden), self.late_phone(context)])
             predicted = self.regressor(codes, batch.speaker).float()
         ctc, early_ctc = ctc_loss(logits, batch), ctc_loss(early, batch)
-        guessed = batch.rough.flatten()
-        rough = F.cross_entropy(early.float().flatten(0, 1), guessed, ignore_index=-1, reduction="sum")
-        rough = rough / (guessed >= 0).sum().clamp(min=1)
+        labels = batch.labels.repeat(2, 1).flatten()
+        phone = F.cross_entropy(phones.float().flatten(0, 1), labels, ignore_index=-1, reduction="sum")
+        phone = phone / (batch.labels >= 0).sum().clamp(min=1)
         frames = torch.arange(batch.mel.shape[1])[None] < 2 * batch.lengths[:, None]
         bins = torch.arange(N_MELS)[None] < batch.mel_bins[:, None]
         seen = frames[:, :, None] & bins[:, None]
@@ -100,15 +105,17 @@ class Trainee(nn.Module):
         log_f0 = torch.where(voiced, batch.f0.clamp(min=1).log2(), 0.0)
         mean = log_f0.sum(1) / voiced.sum(1).clamp(min=1)
         pitch = (predicted[..., N_MELS] - (log_f0 - mean[:, None])).abs()[voiced].mean()
-        voicing = F.binary_cross_entropy_with_logits(predicted[..., N_MELS + 1], (batch.f0 > 0).float(), frames.float())
+        voicing = F.binary_cross_entropy_with_logits(
+            predicted[..., N_MELS + 1], (batch.f0 > 0).float(), frames.float()
+        )
         used = ids[torch.arange(ids.shape[1])[None] < batch.lengths[:, None]]
         counts = torch.bincount(used).float()
         share = counts[counts > 0] / counts.sum()
         return {
-            "loss": ctc + 0.5 * early_ctc + rough_weight * rough + 0.5 * mel + pitch + 0.2 * voicing,
+            "loss": ctc + 0.5 * early_ctc + phone_weight * phone + 0.5 * mel + pitch + 0.2 * voicing,
             "ctc": ctc.detach(),
             "early": early_ctc.detach(),
-            "rough": rough.detach(),
+            "phone": phone.detach(),
             "mel": mel.detach(),
             "pitch": pitch.detach(),
             "perplexity": (-(share * share.log()).sum()).exp(),
@@ -176,8 +183,10 @@ def rough_alignment(mel: np.ndarray, phones: list[int]) -> np.ndarray:
     return guess
 
 
-def collate(store: FeatureStore, rows: list[Row], phones: dict[str, list[list[int]]]) -> Batch:
-    """Read and pad utterances."""
+def collate(
+    store: FeatureStore, rows: list[Row], phones: dict[str, list[list[int]]], aligned: bool = False
+) -> Batch:
+    """Read and pad utterances; the phone of each token from the store when `aligned`, else guessed."""
     longest = max(row["tokens"] for row in rows)
 
     def padded(arrays: list[np.ndarray], size: int, fill: float = 0.0) -> Tensor:
@@ -191,10 +200,11 @@ def collate(store: FeatureStore, rows: list[Row], phones: dict[str, list[list[in
     phone_ids = torch.zeros(len(rows), max(1, *map(len, targets)), dtype=torch.long)
     for i, target in enumerate(targets):
         phone_ids[i, : len(target)] = torch.tensor(target)
-    rough = torch.full((len(rows), longest), -1)
+    labels = torch.full((len(rows), longest), -1)
     for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
         if target:
-            rough[i, : row["tokens"]] = torch.from_numpy(rough_alignment(store.mel(row), target))
+            known = store.phones(row) if aligned else rough_alignment(store.mel(row), target)
+            labels[i, : row["tokens"]] = torch.from_numpy(known)
     bins = [N_MELS if row["max_hz"] >= 12000 else 65 for row in rows]
     return Batch(
         log_mel=padded([store.logmel(row) for row in rows], 4 * longest).transpose(1, 2).contiguous(),
@@ -202,10 +212,10 @@ def collate(store: FeatureStore, rows: list[Row], phones: dict[str, list[list[in
         mel=padded([store.mel(row) for row in rows], 2 * longest),
         mel_bins=torch.tensor(bins),
         f0=padded([store.f0(row) for row in rows], 2 * longest),
-        speaker=torch.stack([torch.from_numpy(store.teacher(row)) for row in rows]),
+        speaker=torch.stack([torch.from_numpy(store.embedding(row)) for row in rows]),
         phones=phone_ids,
         phone_lengths=torch.tensor([len(target) for target in targets]),
-        rough=rough,
+        labels=labels,
     )
 
 
@@ -263,17 +273,43 @@ def edit_distance(a: list[int], b: list[int]) -> int:
     return costs[-1]
 
 
-def train(features: Path, phones_file: Path, out: Path, run_config: RunConfig, tokens_per_step: int) -> None:
-    """Train within the time budget; weights go to OUT/tokenizer.safetensors, the config to OUT/config.json."""
+def optimizers(trainee: Trainee) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for the rest."""
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in trainee.named_parameters():
+        inner = parameter.ndim == 2 and (".before." in name or ".after." in name)
+        (matrices if inner else others).append(parameter)
+    adamw = torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    return [adamw, Muon(matrices)]
+
+
+def train(
+    features: Path,
+    phones_file: Path,
+    out: Path,
+    run_config: RunConfig,
+    tokens_per_step: int,
+    refine: Path | None = None,
+) -> None:
+    """Train within the time budget; weights go to OUT/tokenizer.safetensors, the config to OUT/config.json.
+
+    refine: the folder of an earlier run to go on from, whose alignments (`--write-tokens`) now teach the phone of
+    each token all the way.
+    """
     torch.manual_seed(run_config.seed)
     rng = random.Random(run_config.seed)
     store, phones = FeatureStore(features), read_phones(phones_file)
     config = TokenizerConfig(ctc_vocab_size=len(PHONES))
     trainee = Trainee(config)
-    optimizer = torch.optim.AdamW(trainee.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    if refine is not None:
+        earlier = torch.load(refine / "checkpoint.pt", weights_only=True)["parts"]["ema"]["values"]
+        trainee.load_state_dict(earlier, strict=False)
+    adamw, muon = optimizers(trainee)
     average = Average(trainee, run_config.ema_decay)
     run = Run(out, run_config)
-    run.restore(model=trainee, optimizer=optimizer, ema=average)
+    parts: dict[str, Stateful] = {"model": trainee, "adamw": adamw, "muon": muon, "ema": average}
+    run.restore(**parts)
     (out / "config.json").write_text(config.model_dump_json(indent=1))
 
     def weights() -> dict[str, Tensor]:
@@ -286,61 +322,85 @@ def train(features: Path, phones_file: Path, out: Path, run_config: RunConfig, t
     for group in batches(train_rows, tokens_per_step, rng):
         if not run.go_on():
             break
-        batch = collate(store, group, phones)
-        rough_weight = max(0.0, 1.0 - run.step / ROUGH_STEPS)
-        losses = trainee.losses(batch, augment(batch.log_mel, batch.lengths, rng), rough_weight)
-        run.set_rate(optimizer)
-        optimizer.zero_grad(set_to_none=True)
+        batch = collate(store, group, phones, aligned=refine is not None)
+        phone_weight = 0.5 if refine else max(0.0, 1.0 - run.step / ROUGH_STEPS)
+        losses = trainee.losses(batch, augment(batch.log_mel, batch.lengths, rng), phone_weight)
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(trainee.parameters(), run_config.grad_clip)
-        optimizer.step()
+        for optimizer in (adamw, muon):
+            run.set_rate(optimizer)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         average.update(trainee)
         run.log(losses)
         if run.step % 500 == 0:
             averaged.load_state_dict(average.weights())
             run.scalars("val", validate(averaged, store, val_rows, phones))
-        run.save_if_due({"tokenizer.safetensors": weights}, model=trainee, optimizer=optimizer, ema=average)
+        run.save_if_due({"tokenizer.safetensors": weights}, **parts)
     averaged.load_state_dict(average.weights())
     run.scalars("val", validate(averaged, store, val_rows, phones))
-    run.save({"tokenizer.safetensors": weights}, model=trainee, optimizer=optimizer, ema=average)
+    run.save({"tokenizer.safetensors": weights}, **parts)
+
+
+def phone_labels(scores: np.ndarray, phones: list[int]) -> np.ndarray:
+    """The phone of each token [T] on the best path: a short gap between two spikes is shared, a pause is BLANK."""
+    first, last = phone_spans(scores, phones)
+    labels = np.full(len(scores), BLANK)
+    for i, phone in enumerate(phones):
+        before = first[i] - last[i - 1] - 1 if i else PAUSE + 1
+        after = first[i + 1] - last[i] - 1 if i + 1 < len(phones) else PAUSE + 1
+        start = first[i] - (before // 2 if before <= PAUSE else 1)
+        stop = last[i] + 1 + (after - after // 2 if after <= PAUSE else 1)
+        labels[max(0, start) : stop] = phone
+    return labels
 
 
 @torch.inference_mode()
 def write_tokens(features: Path, phones_file: Path, tokenizer: SpeechTokenizer) -> None:
-    """Write the speech tokens of all utterances, and `blocks.jsonl`: words with their ends in tokens."""
+    """Write the speech tokens of all utterances, the phone of each token, and `blocks.jsonl`: words with their ends."""
     store = FeatureStore(features)
     with phones_file.open(encoding="utf-8") as lines:
         words_of = {row["utt"]: row["words"] for row in map(json.loads, lines)}
-    tokens, tokenizer = [], tokenizer.eval()
+    tokenizer.eval()
+    tokens, labels = [], []
     with (features / "blocks.jsonl").open("w", encoding="utf-8") as out:
         for row in tqdm(store.rows, desc="tokens", unit="utt"):
             log_mel = torch.from_numpy(store.logmel(row).T.copy())[None]
             ids = tokenizer.encode(log_mel)[0]
             tokens.append(ids.numpy())
+            labels.append(np.full(len(ids), -1))
             words = words_of.get(row["utt"])
             sounds = [[token for token in word if is_spoken(token)] for word in words or []]
             if not words or not all(sounds) or sum(map(len, sounds)) >= 0.9 * row["tokens"]:
                 continue
-            ends = tokenizer.align(ids, sounds)
+            scores = tokenizer.scores(ids)
+            ends = word_ends(scores, sounds)
+            labels[-1] = phone_labels(scores, [phone for word in sounds for phone in word])
             line = {"utt": row["utt"], "words": words, "word_ends": ends}
             out.write(json.dumps(line) + "\n")
-    store.write_tokens(tokens)
+    store.write("tokens", tokens)
+    store.write("phones", labels)
 
 
 def main() -> None:
     """Command line of this stage."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--features", type=Path, required=True, help="folder made by `prepare`")
     parser.add_argument("--phones", type=Path, required=True, help="phones of every utterance (jsonl)")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, logs and weights")
     parser.add_argument("--minutes", type=float, default=30, help="time budget; the schedule ends with it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=3000, help="speech tokens a step")
+    parser.add_argument("--refine", type=Path, help="go on from this run, taught by its alignments")
     parser.add_argument("--write-tokens", action="store_true", help="only write tokens and alignments")
     args = parser.parse_args()
     if not args.write_tokens:
-        run_config = RunConfig(minutes=args.minutes, threads=args.threads, peak_rate=1.5e-3, warmup_steps=150, ema_decay=0.998)
-        train(args.features, args.phones, args.out, run_config, args.tokens)
+        run_config = RunConfig(
+            minutes=args.minutes, threads=args.threads, peak_rate=1.5e-3, warmup_steps=150, ema_decay=0.998
+        )
+        train(args.features, args.phones, args.out, run_config, args.tokens, args.refine)
     from safetensors.torch import load_file
 
     torch.set_num_threads(args.threads)

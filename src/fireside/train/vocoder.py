@@ -1,16 +1,18 @@
 """Training of the vocoder from nothing: spectral and f0 losses first, then small discriminators join.
 
-    python -m fireside.train.vocoder --features DIR --out DIR [--minutes N] [--threads N] [--set key=value ...]
+    python -m fireside.train.vocoder --features DIR --out DIR [--minutes N] [--threads N] [--set key=value
+    ...]
 
-The source is fed the f0 track at first, so that harmonics stand in the right place from the first step; later part of
-the batches use the predicted f0, as synthesis does. Mels are perturbed in part of the rows, because at synthesis they
-come from the flow. Without discriminators the objective has no preference between noise and buzz at the same mel;
-they teach the texture.
+The source is fed the f0 track at first, so that harmonics stand in the right place from the first step; later
+part of the batches use the predicted f0, as synthesis does. Mels are perturbed in part of the rows, because
+at synthesis they come from the flow. Without discriminators the objective has no preference between noise and
+buzz at the same mel; they teach the texture.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -49,11 +51,15 @@ HEARTH = VocoderConfig(
     source_phase="sample",
     istft_phase="angle",
 )
-"""Half the stages of the official sizes and a longer ISTFT: wide layers at low rates are what a CPU is fast at."""
+"""Two stages and a longer ISTFT than the official one: wide layers at low rates are fast on a CPU."""
 
 
 class VocoderTraining(Config):
-    """Batches, weights of the losses, and when the discriminators join."""
+    """Batches, weights of the losses, and when the discriminators join.
+
+    batch rows of `crop` mel frames for the decoder, the first `gan_rows` of them for the critics; the f0
+    predictor has longer excerpts of its own, because it is cheap. Shares and starts are fractions of 1.
+    """
 
     batch: int = 8
     crop: int = 32
@@ -62,7 +68,8 @@ class VocoderTraining(Config):
     real_share: float = 0.12
     perturbed_share: float = 0.3
     perturbation: float = 0.1
-    gan_start: float = 0.45
+    gan_start: float = 0.38
+    gan_rows: int = 5
     predicted_f0_start: float = 0.25
     mel_weight: float = 45.0
     linear_weight: float = 10.0
@@ -72,13 +79,14 @@ class VocoderTraining(Config):
     mels: tuple[int, ...] = (128, 80, 48, 24, 12)
     windows_per_step: int = 3
     critic_rate: float = 0.5
+    f0_rate: float = 2.0
     bf16: bool = True
     validate_every: int = 400
     critics: DiscriminatorConfig = DiscriminatorConfig(
-        period_channels=(12, 32, 64, 128, 128),
-        hops=(256, 512, 128),
+        period_channels=(8, 32, 64, 128, 128),
+        hops=(512, 1024, 256),
         win_lengths=(1024, 2048, 512),
-        spectrum_channels=12,
+        spectrum_channels=8,
     )
 
 
@@ -90,27 +98,34 @@ class Crops:
         self.hop = config.hop_length
         self.ahead = config.conv_pre_look_right
         self.random = random.Random(seed)
-        self.rows = {
-            name: [row for row in store.select(split, name) if row["tokens"] > 0]
-            for name in ("kokoro", "librispeech")
-        }
-        self.weights = {name: [row["tokens"] for row in rows] for name, rows in self.rows.items()}
+        self._long_enough: dict[tuple[int, int], tuple[list[Row], list[int]]] = {}
+        self.rows = {name: store.select(split, name) for name in ("kokoro", "librispeech")}
 
     def draw(self, count: int, frames: int, real_share: float) -> tuple[Tensor, Tensor, Tensor]:
         """mel `[count, n_mels, frames + ahead]`, f0 `[count, frames]`, waveform `[count, frames * hop]`."""
-        mels, f0s, wavs = [], [], []
-        while len(mels) < count:
-            corpus = "librispeech" if self.random.random() < real_share and self.rows["librispeech"] else "kokoro"
-            row: Row = self.random.choices(self.rows[corpus], self.weights[corpus])[0]
+        mels: list[np.ndarray] = []
+        f0s: list[np.ndarray] = []
+        wavs: list[np.ndarray] = []
+        for _ in range(count):
+            real = self.random.random() < real_share
+            row = self._draw_row(self.rows["librispeech" if real else "kokoro"], frames + self.ahead)
             mel = self.store.mel(row)
-            room = len(mel) - frames - self.ahead
-            if room < 0:
-                continue
-            start = self.random.randint(0, room)
+            start = self.random.randint(0, len(mel) - frames - self.ahead)
             mels.append(mel[start : start + frames + self.ahead].T)
             f0s.append(self.store.f0(row)[start : start + frames])
             wavs.append(self.store.wav(row)[start * self.hop : (start + frames) * self.hop])
-        return tuple(torch.from_numpy(np.stack(x).astype(np.float32)) for x in (mels, f0s, wavs))  # type: ignore[return-value]
+        mel_batch, f0_batch, wav_batch = (torch.from_numpy(np.stack(x)).float() for x in (mels, f0s, wavs))
+        return mel_batch, f0_batch, wav_batch
+
+    def _draw_row(self, rows: list[Row], frames: int) -> Row:
+        key = (id(rows), frames)
+        if key not in self._long_enough:
+            fit = [row for row in rows if 2 * row["tokens"] >= frames]
+            if not fit:
+                raise UsageError(f"no utterance has {frames} mel frames; use more audio or a smaller crop.")
+            self._long_enough[key] = (fit, list(itertools.accumulate(row["tokens"] for row in fit)))
+        fit, cumulated = self._long_enough[key]
+        return self.random.choices(fit, cum_weights=cumulated)[0]
 
 
 def perturb(mel: Tensor, share: float, strength: float) -> Tensor:
@@ -142,12 +157,14 @@ class VocoderTrainer:
         self.f0_parameters = list(self.model.f0_predictor.parameters())
         ours = {id(p) for p in self.f0_parameters}
         self.decoder_parameters = [p for p in self.model.parameters() if id(p) not in ours]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": self.decoder_parameters}, {"params": self.f0_parameters}],
-            betas=(0.8, 0.99),
-            weight_decay=0.0,
+        groups: list[dict[str, Any]] = [
+            {"params": self.decoder_parameters},
+            {"params": self.f0_parameters, "rate_scale": training.f0_rate},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.8, 0.99), weight_decay=0.0)
+        self.critic_optimizer = torch.optim.AdamW(
+            self.critics.parameters(), betas=(0.8, 0.99), weight_decay=0.0
         )
-        self.critic_optimizer = torch.optim.AdamW(self.critics.parameters(), betas=(0.8, 0.99), weight_decay=0.0)
         self.parts: dict[str, Any] = {
             "model": self.model,
             "critics": self.critics,
@@ -166,7 +183,9 @@ class VocoderTrainer:
         given = f0
         if run.progress >= training.predicted_f0_start and random.random() < 0.5:
             with torch.no_grad():
-                given = self.model.predict_f0(mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False)
+                given = self.model.predict_f0(
+                    mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False
+                )
         windows = [
             training.windows[0],
             *random.sample(training.windows[1:], min(training.windows_per_step, len(training.windows)) - 1),
@@ -176,10 +195,11 @@ class VocoderTrainer:
             losses["mel"], losses["linear"] = self.distance(fake, wave, windows)
             total = training.mel_weight * losses["mel"] + training.linear_weight * losses["linear"]
             if adversarial:
-                real_scores, real_maps = self.critics(wave)
+                rows = training.gan_rows  # the critics cost more than the generator
+                real_scores, real_maps = self.critics(wave[:rows])
                 kept = [[m.detach() for m in maps] for maps in real_maps]
                 self.critics.requires_grad_(False)
-                scores, maps = self.critics(fake)
+                scores, maps = self.critics(fake[:rows])
                 self.critics.requires_grad_(True)
                 losses["gen"] = generator_loss(scores)
                 losses["features"] = feature_loss(kept, maps)
@@ -195,11 +215,13 @@ class VocoderTrainer:
         run.set_rate(self.optimizer)
         losses["norm"] = torch.nn.utils.clip_grad_norm_(self.decoder_parameters, 50.0 * run.config.grad_clip)
         torch.nn.utils.clip_grad_norm_(self.f0_parameters, 50.0 * run.config.grad_clip)
+        if not bool(torch.isfinite(losses["norm"])):
+            return {"skipped": torch.ones(())}  # a step that overflowed; the clip keeps this rare
         self.optimizer.step()
         self.average.update(self.model)
         if adversarial:
             with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
-                fake_scores, _ = self.critics(fake.detach())
+                fake_scores, _ = self.critics(fake[:rows].detach())
                 losses["critic"] = discriminator_loss(real_scores, fake_scores)
                 critic_total = losses["critic"] + training.relativistic_weight * relativistic_loss(
                     real_scores, fake_scores
@@ -215,7 +237,9 @@ class VocoderTrainer:
         training = self.training
         mel, f0, _ = crops.draw(training.f0_batch, training.f0_crop, training.real_share)
         mel = perturb(mel, training.perturbed_share, training.perturbation)
-        predicted = self.model.predict_f0(mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False)
+        predicted = self.model.predict_f0(
+            mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False
+        )
         return {"f0": (predicted - f0).abs().mean()}
 
     @torch.no_grad()
@@ -226,7 +250,9 @@ class VocoderTrainer:
         totals = {"mel": 0.0, "linear": 0.0, "f0": 0.0}
         for _ in range(batches):
             mel, f0, wave = crops.draw(8, 2 * self.training.crop, 0.0)
-            predicted = averaged.predict_f0(mel[..., : f0.shape[1] + averaged.f0_predictor.look_right], final=False)
+            predicted = averaged.predict_f0(
+                mel[..., : f0.shape[1] + averaged.f0_predictor.look_right], final=False
+            )
             distance = self.distance(synthesise(averaged, mel, predicted), wave, self.training.windows)
             for name, value in zip(totals, (*distance, (predicted - f0).abs().mean()), strict=True):
                 totals[name] += float(value) / batches
@@ -236,7 +262,7 @@ class VocoderTrainer:
 def train(
     features: Path, out: Path, config: VocoderConfig, training: VocoderTraining, run_config: RunConfig
 ) -> None:
-    """Train until the time budget ends, resuming from `out/checkpoint.pt`; writes `out/vocoder.safetensors`."""
+    """Train until the budget ends, resuming from `out/checkpoint.pt`; writes `out/vocoder.safetensors`."""
     run = Run(out, run_config)
     torch.manual_seed(run_config.seed)
     trainer = VocoderTrainer(config, training, run)
@@ -257,7 +283,9 @@ def train(
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, help="fireside.yaml; its vocoder section sets the sizes")
@@ -270,9 +298,16 @@ def main(arguments: list[str] | None = None) -> None:
         key, separator, value = setting.partition("=")
         part = "run" if key in RunConfig.model_fields else "training"
         if not separator or (part == "training" and key not in VocoderTraining.model_fields):
-            raise UsageError(f"--set {setting}: no such setting; use key=value with a key of VocoderTraining.")
+            raise UsageError(
+                f"--set {setting}: no such setting; use key=value with a key of VocoderTraining."
+            )
         settings[part][key] = yaml.safe_load(value)
-    run_config = {"minutes": options.minutes, "threads": options.threads, "ema_decay": 0.999, **settings["run"]}
+    run_config = {
+        "minutes": options.minutes,
+        "threads": options.threads,
+        "peak_rate": 5e-4,
+        **settings["run"],
+    }
     train(
         options.features,
         options.out,

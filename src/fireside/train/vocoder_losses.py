@@ -1,4 +1,4 @@
-"""Objectives of the vocoder: least-squares GAN, feature matching, truncated relativistic, and spectral distances.
+"""Objectives of the vocoder: adversarial, feature matching, truncated relativistic, spectral.
 
 Sources: HiFi-GAN (arXiv:2010.05646) for the first two, TPRLS-GAN of HiFTNet (arXiv:2309.09493) for the third,
 multi-resolution STFT of Parallel WaveGAN (arXiv:1910.11480) and log-mel L1 for the last.
@@ -33,10 +33,11 @@ def feature_loss(real: list[list[Tensor]], generated: list[list[Tensor]]) -> Ten
 
 
 def relativistic_loss(first: list[Tensor], second: list[Tensor], tau: float = 0.04) -> Tensor:
-    """Truncated point-wise relativistic loss; (real, generated) for discriminators, (generated, real) for generators.
+    """Truncated relativistic loss; (real, generated) for discriminators, (generated, real) for generators.
 
-    Per discriminator, over the scores that lie below the median difference: their squared distance to it, at most
-    `tau`. When no score lies below (all differences are equal), the distance is 0; the original gives NaN there.
+    Per discriminator, over the scores that lie below the median difference: their squared distance to it, at
+    most `tau`. When no score lies below (all differences are equal), the distance is 0; the original gives
+    NaN there.
     """
     losses = []
     for a, b in zip(first, second, strict=True):
@@ -49,7 +50,7 @@ def relativistic_loss(first: list[Tensor], second: list[Tensor], tau: float = 0.
 
 
 class SpectralDistance(nn.Module):
-    """Distance of two waveforms in several STFTs: log-mel L1, and L1 of linear magnitudes relative to the target's.
+    """Distance of two waveforms in several STFTs: log-mel L1, and relative L1 of linear magnitudes.
 
     Windows are in samples; the hop is a quarter window. Short windows see transients, long ones harmonics.
     """

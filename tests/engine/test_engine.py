@@ -1,0 +1,309 @@
+"""The engine on a tiny model: what a request says does not depend on who else is there or how it is cut."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from fireside.engine.engine import Engine
+from fireside.engine.flow import IncrementalFlow
+from fireside.engine.noise import start_noise
+from fireside.errors import FiresideError, TextError
+from fireside.models.checkpoint import ModelFolder
+from fireside.request import AudioChunk, SpeechRequest
+
+TEXTS = [
+    "Good evening.",
+    "The fire is lit, and there is tea.",
+    "你好，欢迎。",
+    "One two three.",
+    "Who is there?",
+    "我们去 London 喝茶。",
+    "Yes!",
+    "It rained all day, and the river rose.",
+]
+HOP = 480
+Result = tuple[np.ndarray, list[int]]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> ModelFolder:
+    return ModelFolder(tiny_model)
+
+
+@pytest.fixture
+def engine(model: ModelFolder) -> Engine:
+    return Engine(model)
+
+
+def request(index: int = 0, **changes: object) -> SpeechRequest:
+    voice = tiny.make_voice("anna", seed=index % 3, tokens=(12, 10, 0)[index % 3])
+    return replace(SpeechRequest(voice, text=TEXTS[index % 8], seed=index), **changes)  # type: ignore[arg-type]
+
+
+def joined(chunks: list[AudioChunk]) -> Result:
+    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+    assert [chunk.final for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    return np.concatenate([chunk.samples for chunk in chunks]), [t for chunk in chunks for t in chunk.tokens]
+
+
+def alone(model: ModelFolder, what: SpeechRequest) -> Result:
+    return joined(list(Engine(model).generate(what)))
+
+
+def drain(engine: Engine, at_step: Callable[[int], None] = lambda step: None) -> dict[int, list[AudioChunk]]:
+    """Step until every submitted request is over."""
+    got: dict[int, list[AudioChunk]] = {}
+    for step in range(100_000):
+        at_step(step)
+        for key, chunk in engine.step():
+            assert isinstance(chunk, AudioChunk)
+            got.setdefault(key, []).append(chunk)
+        if not engine.active:
+            return got
+    raise AssertionError("the engine does not come to an end")
+
+
+def assert_same(got: Result, expected: Result) -> None:
+    assert got[1] == expected[1], "the tokens are exact"
+    np.testing.assert_allclose(got[0], expected[0], atol=1e-3)
+
+
+def assert_nothing_left(engine: Engine) -> None:
+    assert engine.active == 0
+    assert engine._decoder.free_slots == engine._rows
+    assert not engine._speaking
+
+
+def test_alone_and_among_seven_others(model: ModelFolder, engine: Engine) -> None:
+    requests = [request(index) for index in range(8)]
+    keys = [engine.submit(each) for each in requests]
+    got = drain(engine)
+    for key, each in zip(keys, requests, strict=True):
+        assert_same(joined(got[key]), alone(model, each))
+    assert_nothing_left(engine)
+
+
+def test_requests_come_and_go(model: ModelFolder) -> None:
+    engine = Engine(model, rows=2)  # fewer rows than requests: some wait
+    requests = [request(index) for index in range(5)]
+    keys: dict[int, SpeechRequest] = {}
+
+    def come(step: int) -> None:
+        if step % 7 == 0 and len(keys) < len(requests):
+            each = requests[len(keys)]
+            keys[engine.submit(each)] = each
+
+    got = drain(engine, come)
+    for key, each in keys.items():
+        assert_same(joined(got[key]), alone(model, each))
+    assert_nothing_left(engine)
+
+
+@pytest.mark.parametrize("hops", [(1,), (3,), (1, 2, 4), (1000,)])
+def test_the_cut_into_chunks_changes_nothing(model: ModelFolder, hops: tuple[int, ...]) -> None:
+    assert_same(alone(model, request(1, hops=hops)), alone(model, request(1)))
+
+
+def test_seeds(model: ModelFolder) -> None:
+    first, again = alone(model, request(1, seed=7)), alone(model, request(1, seed=7))
+    assert first[1] == again[1]
+    np.testing.assert_array_equal(first[0], again[0])
+    assert alone(model, request(1, seed=8))[1] != first[1]
+
+
+def test_given_tokens_are_what_the_pure_modules_make_of_them(model: ModelFolder) -> None:
+    what = request(0, text="", tokens=(tuple(np.random.default_rng(0).integers(0, tiny.CODES, 23).tolist()),))
+    samples, tokens = alone(model, what)
+    assert tokens == list(what.tokens[0])
+    voice = what.voice
+    mel = model.flow.inference(
+        torch.tensor([tokens]),
+        torch.from_numpy(voice.prompt_tokens)[None],
+        torch.from_numpy(voice.prompt_mel).T[None],
+        torch.from_numpy(voice.embedding)[None],
+        start_noise(model.config.flow, 0, 200)[None],
+        chunked=True,
+    )
+    wave = model.vocoder(mel)[0][0].numpy()
+    assert wave.shape == samples.shape == (len(tokens) * 2 * HOP,)
+    error = np.linalg.norm(samples[120:-120] - wave[120:-120]) / np.linalg.norm(wave[120:-120])
+    assert -20 * np.log10(error) >= 60
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.25, 2.0])
+def test_speed(model: ModelFolder, speed: float) -> None:
+    tokens = (tuple(range(20)),)
+    samples, _ = alone(model, request(0, text="", tokens=tokens, speed=speed))
+    assert len(samples) == int(20 * 2 / speed) * HOP
+
+
+def test_pieces_of_tokens_follow_each_other(model: ModelFolder) -> None:
+    first, second = tuple(range(12)), tuple(range(5, 20))
+    both, tokens = alone(model, request(0, text="", tokens=(first, second)))
+    assert tokens == [*first, *second]
+    np.testing.assert_allclose(
+        both[: 12 * 960], alone(model, request(0, text="", tokens=(first,)))[0], atol=1e-4
+    )
+    np.testing.assert_allclose(
+        both[12 * 960 :], alone(model, request(0, text="", tokens=(second,)))[0], atol=1e-4
+    )
+
+
+def test_a_long_text_keeps_two_pieces_at_most(engine: Engine) -> None:
+    text = "The fire is lit, and there is tea. It rained all day, and the river rose. " * 12
+    key = engine.submit(request(0, text=text))
+    assert len(engine._requests[key].plans) > 3
+
+    def few(step: int) -> None:
+        assert all(len(state.pieces) <= 2 for state in engine._requests.values())
+
+    chunks = drain(engine, few)[key]
+    shares = [chunk.progress for chunk in chunks]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert max(np.diff(shares)) < 0.3
+    assert_nothing_left(engine)
+
+
+def test_prompts_change_what_is_said(model: ModelFolder) -> None:
+    with_prompt, without = request(0), request(0, use_prompt_text=False)
+    assert alone(model, with_prompt)[1] != alone(model, without)[1]
+
+
+def test_a_voice_is_prepared_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    start = IncrementalFlow.start
+    monkeypatch.setattr(IncrementalFlow, "start", lambda self, *args: started.append(1) or start(self, *args))
+    for index in (0, 3, 0):  # one voice, different texts
+        list(engine.generate(request(index)))
+    assert len(started) == 1
+    list(engine.generate(request(1)))
+    assert len(started) == 2
+
+
+def test_voices_are_not_hoarded(model: ModelFolder) -> None:
+    engine = Engine(model, voices=2)
+    for index in range(3):
+        list(engine.generate(request(index)))
+    assert len(engine._prompts) == 2
+
+
+def test_timings(engine: Engine) -> None:
+    timings = list(engine.generate(request(1)))[-1].timings
+    parts = timings.front_end + timings.lm_prefill + timings.lm_decode + timings.flow + timings.vocoder
+    assert 0.5 * timings.total < parts <= timings.total
+    assert 0 < timings.ttfa <= timings.audible_ttfa
+    assert timings.lm_tokens > 0
+    assert timings.rtf == pytest.approx(timings.total / timings.audio_seconds)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5, 30])
+def test_cancel_frees_everything(model: ModelFolder, engine: Engine, steps: int) -> None:
+    long = request(1, text="The fire is lit, and there is tea. " * 20)
+    key, other = engine.submit(long), engine.submit(request(2))
+    kept: list[AudioChunk] = []
+    for _ in range(steps):
+        kept += [chunk for owner, chunk in engine.step() if owner == other and isinstance(chunk, AudioChunk)]
+    state = weakref.ref(engine._requests[key])
+    pieces = [weakref.ref(piece) for piece in engine._requests[key].pieces]
+    engine.cancel(key)
+    engine.cancel(key)
+    gc.collect()
+    assert state() is None
+    assert all(piece() is None for piece in pieces)
+    kept += drain(engine).get(other, [])
+    assert_same(joined(kept), alone(model, request(2)))
+    assert_nothing_left(engine)
+
+
+def test_a_dropped_stream_is_cancelled(engine: Engine) -> None:
+    long = request(1, text="The fire is lit, and there is tea. " * 20)
+    stream = engine.generate(long)
+    next(stream)
+    unstarted = engine.generate(long)
+    assert engine.active == 2
+    del stream, unstarted
+    gc.collect()
+    assert_nothing_left(engine)
+
+
+def test_streams_taken_in_turns(model: ModelFolder, engine: Engine) -> None:
+    streams = [engine.generate(request(index)) for index in range(3)]
+    got: list[list[AudioChunk]] = [[] for _ in streams]
+    while not all(chunks and chunks[-1].final for chunks in got):
+        for stream, chunks in zip(streams, got, strict=True):
+            chunks += [chunk for chunk in [next(stream, None)] if chunk]
+    for index, chunks in enumerate(got):
+        assert_same(joined(chunks), alone(model, request(index)))
+
+
+def test_threads(model: ModelFolder, engine: Engine) -> None:
+    got: dict[int, Result] = {}
+
+    def work(index: int) -> None:
+        got[index] = joined(list(engine.generate(request(index))))
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    for index in range(4):
+        assert_same(got[index], alone(model, request(index)))
+    assert_nothing_left(engine)
+
+
+def test_one_request_that_fails_leaves_the_others(model: ModelFolder) -> None:
+    engine = Engine(model, max_len=60)
+    bad = engine.submit(request(1, text="It rained all day and the river rose and nobody came to see " * 3))
+    good = engine.submit(request(6))
+    kept: list[AudioChunk] = []
+    errors: list[FiresideError] = []
+    while engine.active:
+        for key, item in engine.step():
+            if isinstance(item, FiresideError):
+                assert key == bad
+                errors.append(item)
+            elif key == good:
+                kept.append(item)
+    assert len(errors) == 1
+    assert_same(joined(kept), alone(model, request(6)))
+    assert_nothing_left(engine)
+    with pytest.raises(TextError):
+        list(engine.generate(request(1, text="It rained all day and the river rose and nobody came " * 3)))
+    assert_nothing_left(engine)
+
+
+def test_a_failure_of_a_stage_frees_everybody(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = engine.generate(request(1))
+    engine.submit(request(2))
+    next(stream)
+
+    def broken(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._vocoder, "append", broken)
+        with pytest.raises(KeyboardInterrupt):
+            drain(engine)
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    assert_nothing_left(engine)
+    assert list(engine.generate(request(1))), "it works again"
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "...", "?!"])
+def test_nothing_to_say(engine: Engine, text: str) -> None:
+    with pytest.raises(TextError):
+        engine.submit(request(0, text=text))
+    assert engine.active == 0

@@ -1,0 +1,51 @@
+"""Objectives of the vocoder."""
+
+from __future__ import annotations
+
+import torch
+
+from fireside.train.vocoder_losses import (
+    SpectralDistance,
+    discriminator_loss,
+    generator_loss,
+    relativistic_loss,
+)
+
+
+def test_relativistic_loss_of_an_empty_selection_is_zero():
+    """Bug 17: the original gives NaN when no score lies below the median difference."""
+    scores = torch.linspace(-1, 1, 8, requires_grad=True)
+    loss = relativistic_loss([scores + 0.25], [scores])  # every difference is the same
+    loss.backward()
+    assert loss.item() == 0
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
+
+
+def test_relativistic_loss_by_hand():
+    a, b = torch.tensor([0.0, 0.1, 0.5]), torch.zeros(3)
+    # median 0.1; below it only the first: (0 - 0.1)^2
+    torch.testing.assert_close(relativistic_loss([a], [b]), torch.tensor(0.01))
+    # far below: truncated at tau
+    torch.testing.assert_close(relativistic_loss([10 * a], [b], tau=0.04), torch.tensor(0.04))
+
+
+def test_least_squares_targets():
+    real, fake = [torch.ones(3)], [torch.zeros(3)]
+    assert discriminator_loss(real, fake) == 0
+    assert discriminator_loss(fake, real) == 2
+    assert generator_loss(real) == 0
+    assert generator_loss(fake) == 1
+
+
+def test_spectral_distance():
+    distance = SpectralDistance(24000, (512, 256), (20, 10))
+    wave = torch.randn(2, 4800)
+    mel, linear = distance(wave, wave)
+    assert mel == 0
+    assert linear == 0
+    near = [float(v) for v in distance(wave, 0.9 * wave)]
+    far = [float(v) for v in distance(wave, torch.randn(2, 4800))]
+    assert all(0 < n < f for n, f in zip(near, far, strict=True))
+    other = torch.randn(2, 4800)
+    assert distance(wave, other, [256])[0] != distance(wave, other, [512])[0]
