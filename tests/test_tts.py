@@ -75,9 +75,7 @@ def test_voices(tts: Fireside) -> None:
         ("anna", "en"),
         ("bo", "zh"),
     ]
-    default, anna, bo = (
-        tts.say("Good evening.", voice, seed=1).tokens for voice in ("default", "anna", "bo")
-    )
+    default, anna, bo = (tts.say("Good evening.", voice, seed=1).tokens for voice in ("default", "anna", "bo"))
     assert default == anna != bo
     with pytest.raises(VoiceError, match="Did you mean 'anna'"):
         tts.say("Good evening.", voice="ana")

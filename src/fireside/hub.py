@@ -59,9 +59,7 @@ def resolve(name: str | os.PathLike[str] | None = None) -> Path:
     local = data_dir() / "models" / repository
     if local.is_dir():
         return local
-    return (
-        _from_modelscope(repository, local) if hub == "modelscope" else _from_hugging_face(repository, local)
-    )
+    return _from_modelscope(repository, local) if hub == "modelscope" else _from_hugging_face(repository, local)
 
 
 def _from_hugging_face(repository: str, local: Path) -> Path:

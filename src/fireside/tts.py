@@ -123,14 +123,10 @@ class Fireside:
         if name != "prompt":
             check_name(name)
         words = [word.tokens for word in self.engine.frontend.words(prompt_text)] if prompt_text else []
-        card = VoiceCard(
-            name, language, description, licence, consent, prompt_text=prompt_text or "", model=self.name
-        )
+        card = VoiceCard(name, language, description, licence, consent, prompt_text=prompt_text or "", model=self.name)
         return make_voice(self.model, prompt, words, card, on_note or (lambda note: None))
 
-    def say(
-        self, text: str, voice: str | Voice | None = None, speed: float = 1.0, seed: int | None = None
-    ) -> Speech:
+    def say(self, text: str, voice: str | Voice | None = None, speed: float = 1.0, seed: int | None = None) -> Speech:
         """Say a text.
 
         voice: a name, a Voice, or None for the default. speed: 0.5 to 2. seed: the same one gives the same
@@ -158,11 +154,7 @@ class Fireside:
     ) -> Speech:
         """Say a text in the voice of a recording: zero-shot with its text, cross-lingual without."""
         notes: list[str] = []
-        voice = (
-            prompt
-            if isinstance(prompt, Voice)
-            else self.make_voice(prompt, prompt_text, on_note=notes.append)
-        )
+        voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, on_note=notes.append)
         return replace(self.say(text, voice, speed, seed), notes=tuple(notes))
 
     def instruct(
@@ -176,9 +168,7 @@ class Fireside:
         """Say a text as told: 'speak slowly', '快一点'. Raises UsageError listing what can be told."""
         return self._collect(self._request(text, voice, speed, seed, instruction))
 
-    def convert(
-        self, source: Source, voice: str | Voice | None = None, prompt: Source | None = None
-    ) -> Speech:
+    def convert(self, source: Source, voice: str | Voice | None = None, prompt: Source | None = None) -> Speech:
         """The words and rhythm of a recording in another voice: a named one, or that of another recording."""
         if voice is not None and prompt is not None:
             raise UsageError("convert takes a voice or a prompt, not both.")

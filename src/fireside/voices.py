@@ -88,9 +88,7 @@ def read_voice(folder: Path, name: str, bundled: bool = False) -> Voice:
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise VoiceError(
-            f"The voice '{name}' cannot be read: {file} is missing or damaged ({error})."
-        ) from error
+        raise VoiceError(f"The voice '{name}' cannot be read: {file} is missing or damaged ({error}).") from error
     missing = [key for key in _TENSORS if key not in tensors]
     if missing:
         raise VoiceError(f"The voice '{name}' is incomplete: {file} lacks {', '.join(missing)}.")
@@ -162,9 +160,7 @@ def check_name(name: str) -> str:
             "or digit first."
         )
     if name == DEFAULT:
-        raise VoiceError(
-            f"'{DEFAULT}' is the model's own default voice and cannot be replaced: choose another name."
-        )
+        raise VoiceError(f"'{DEFAULT}' is the model's own default voice and cannot be replaced: choose another name.")
     return name
 
 
@@ -212,18 +208,14 @@ class VoiceRegistry:
         if voice.name in self._names(self.bundled):
             raise VoiceError(f"'{voice.name}' is a voice of the model {self.model}: choose another name.")
         if voice.name in self._names(self.user) and not replace_existing:
-            raise VoiceError(
-                f"You already have a voice '{voice.name}': remove it first, or choose another name."
-            )
+            raise VoiceError(f"You already have a voice '{voice.name}': remove it first, or choose another name.")
         card = replace(voice.card, model=self.model)
         write_voice(self.user, replace(voice, card=card))
 
     def remove(self, name: str) -> None:
         """Delete a voice of the user's. Raises VoiceError for the model's own voices and unknown names."""
         if name == DEFAULT or name in self._names(self.bundled):
-            raise VoiceError(
-                f"'{name}' belongs to the model {self.model} and stays; only voices you added can go."
-            )
+            raise VoiceError(f"'{name}' belongs to the model {self.model} and stays; only voices you added can go.")
         if name not in self._names(self.user):
             raise VoiceError(self._unknown(name))
         for suffix in (".json", ".safetensors"):

@@ -113,14 +113,12 @@ def test_stream_is_wav_on_stdout(run, there: Path) -> None:
     assert LAST_LINE.search(result.stderr)
     assert not list(there.iterdir())
     run("say", TEXT, "--stream", "--seed", 1, "-o", "out.wav")
-    np.testing.assert_array_equal(soundfile.read(there / "out.wav")[0], samples)
+    np.testing.assert_allclose(soundfile.read(there / "out.wav")[0], samples, atol=1.01 / 32768)
     assert run("say", TEXT, "-o", "-", "--seed", 1).stdout_bytes == result.stdout_bytes
 
 
 def test_clone(run, there: Path, prompt: Path) -> None:
-    run(
-        "clone", TEXT, "--prompt", prompt, "--prompt-text", "What I say.", "-o", "a.wav", "--save-voice", "me"
-    )
+    run("clone", TEXT, "--prompt", prompt, "--prompt-text", "What I say.", "-o", "a.wav", "--save-voice", "me")
     assert (there / "a.wav").exists()
     run("say", TEXT, "-v", "me")
     run("clone", TEXT, "--prompt", prompt, "--save-voice", "me", code=5)
@@ -251,7 +249,7 @@ def test_help_is_quick_and_loads_nothing(there: Path) -> None:
     code = (
         "import sys; sys.argv = ['fireside', 'say', '--help']\n"
         "import fireside.cli, atexit\n"
-        "heavy = ('torch', 'soundfile', 'scipy', 'pydantic')\n"
+        "heavy = ('torch', 'soundfile', 'scipy', 'yaml')\n"
         "try:\n fireside.cli.main()\n"
         "except SystemExit:\n assert not [m for m in heavy if m in sys.modules], 'heavy imports'\n"
     )
@@ -263,11 +261,16 @@ def test_help_is_quick_and_loads_nothing(there: Path) -> None:
 def test_a_real_ctrl_c(tiny_model: Path, there: Path) -> None:
     text = there / "long.txt"
     text.write_text((TEXT + " ") * 500, encoding="utf-8")
-    process = python("say", "-f", text, "-o", "out.wav", "--stream", "-m", tiny_model, cwd=there)
+    # A shell gives its background jobs a SIGINT that is ignored; a terminal does not.
+    process = python(
+        *("say", "-f", text, "-o", "out.wav", "--stream", "-m", tiny_model),
+        cwd=there,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     assert len(process.stdout.read(30_000)) == 30_000  # it speaks
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert re.search(rb"fireside: interrupted; .* s of audio were made and are kept in out.wav", err)
     assert b"Traceback" not in err
@@ -285,7 +288,7 @@ def test_a_listener_who_leaves(tiny_model: Path, there: Path) -> None:
     process.stdout.read(1000)
     process.stdout.close()
     err = process.stderr.read()
-    assert process.wait(timeout=60) == 8
+    assert process.wait(timeout=300) == 8
     assert b"Traceback" not in err
     assert err.startswith(b"fireside: The audio stream was closed by its reader")
     assert err.count(b"\n") == 1
@@ -306,7 +309,7 @@ def test_a_progress_bar_on_a_terminal(tiny_model: Path, there: Path) -> None:
         if not part:
             break
         shown += part
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     os.close(leader)
     assert b"speaking" in shown
     assert b"s of audio" in shown

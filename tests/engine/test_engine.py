@@ -151,12 +151,8 @@ def test_pieces_of_tokens_follow_each_other(model: ModelFolder) -> None:
     first, second = tuple(range(12)), tuple(range(5, 20))
     both, tokens = alone(model, request(0, text="", tokens=(first, second)))
     assert tokens == [*first, *second]
-    np.testing.assert_allclose(
-        both[: 12 * 960], alone(model, request(0, text="", tokens=(first,)))[0], atol=1e-4
-    )
-    np.testing.assert_allclose(
-        both[12 * 960 :], alone(model, request(0, text="", tokens=(second,)))[0], atol=1e-4
-    )
+    np.testing.assert_allclose(both[: 12 * 960], alone(model, request(0, text="", tokens=(first,)))[0], atol=1e-4)
+    np.testing.assert_allclose(both[12 * 960 :], alone(model, request(0, text="", tokens=(second,)))[0], atol=1e-4)
 
 
 def test_a_long_text_keeps_two_pieces_at_most(engine: Engine) -> None:

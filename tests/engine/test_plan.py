@@ -48,9 +48,7 @@ def test_without_the_prompt_the_text_stands_alone() -> None:
 
 
 def test_the_plain_layout() -> None:
-    config = tiny.CONFIG.lm.model_copy(
-        update={"layout": tiny.CONFIG.lm.layout.model_copy(update={"kind": "plain"})}
-    )
+    config = tiny.CONFIG.lm.model_copy(update={"layout": tiny.CONFIG.lm.layout.model_copy(update={"kind": "plain"})})
     request = SpeechRequest(VOICE, text="Good evening.", control=(FAST,))
     (piece,) = plan_text(request, Frontend())
     machine = make_machine(config, request, piece)
@@ -64,9 +62,7 @@ def test_the_plain_layout() -> None:
 
 
 def test_pauses_follow_punctuation_and_speed() -> None:
-    request = SpeechRequest(
-        VOICE, text="Good evening. " + "The fire is lit, and there is tea. " * 8, speed=2.0
-    )
+    request = SpeechRequest(VOICE, text="Good evening. " + "The fire is lit, and there is tea. " * 8, speed=2.0)
     pieces = plan_text(request, Frontend())
     assert len(pieces) > 1
     assert all(piece.pause == PAUSES["sentence"] / 2 for piece in pieces)

@@ -15,13 +15,10 @@ def test_joined_chunks_are_one_interpolation(speed: float, sizes: list[int]) -> 
     mel = torch.randn(1, 80, sum(sizes), generator=torch.Generator().manual_seed(1))
     state = SpeedState(speed)
     parts = [
-        change_speed(state, part, final=index == len(sizes) - 1)
-        for index, part in enumerate(mel.split(sizes, dim=-1))
+        change_speed(state, part, final=index == len(sizes) - 1) for index, part in enumerate(mel.split(sizes, dim=-1))
     ]
     got = torch.cat(parts, dim=-1)
-    whole = F.interpolate(
-        mel, scale_factor=1 / speed, mode="linear", align_corners=False, recompute_scale_factor=False
-    )
+    whole = F.interpolate(mel, scale_factor=1 / speed, mode="linear", align_corners=False, recompute_scale_factor=False)
     assert speed == 1.0 or whole.shape != mel.shape, "torch copies, and does not interpolate, at equal sizes"
     torch.testing.assert_close(got, whole, atol=2e-4, rtol=0)
 

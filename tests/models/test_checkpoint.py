@@ -49,9 +49,7 @@ def test_parts_are_read_when_used(folder: Path) -> None:
         _ = model.speaker
 
 
-@pytest.mark.parametrize(
-    ("storage", "error"), [("float32", 0), ("float16", 1e-3), ("bfloat16", 8e-3), ("int8", 1e-2)]
-)
+@pytest.mark.parametrize(("storage", "error"), [("float32", 0), ("float16", 1e-3), ("bfloat16", 8e-3), ("int8", 1e-2)])
 def test_storage(tmp_path: Path, storage: checkpoint.Storage, error: float) -> None:
     generator = torch.Generator().manual_seed(1)
     state = {
@@ -63,9 +61,7 @@ def test_storage(tmp_path: Path, storage: checkpoint.Storage, error: float) -> N
     write_part(tmp_path, "lm", state, storage)
     got = read_part(tmp_path, "lm")
     assert got.keys() == state.keys()
-    relative = (got["weight"] - state["weight"]).flatten(1).norm(dim=1) / state["weight"].flatten(1).norm(
-        dim=1
-    )
+    relative = (got["weight"] - state["weight"]).flatten(1).norm(dim=1) / state["weight"].flatten(1).norm(dim=1)
     assert relative.max() <= error
     assert got["weight"].dtype == torch.float32
     for exact in ("zero", "bias", "steps"):

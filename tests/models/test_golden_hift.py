@@ -56,11 +56,7 @@ def test_pipeline_vocoder(golden_case):
         got[f"stream_chunk{i}"] = full[:, said:]
         said = full.shape[1]
     got["nonstream"] = wave(case.outputs["nonstream_mel"], True)
-    other = {
-        key: "the flow's part, or derived from a mel that is not stored"
-        for key in case.outputs
-        if key not in got
-    }
+    other = {key: "the flow's part, or derived from a mel that is not stored" for key in case.outputs if key not in got}
     assert all("mel" in key or key.startswith("speed") for key in other)
     case.compare(got, other)
     # The tolerance of single samples is loose where phases have drifted; the waveforms as wholes must agree

@@ -61,6 +61,15 @@ def test_all_forms_of_weight_norm_load_strictly(file_form, fold_first):
     torch.testing.assert_close(run(other), expected, atol=1e-5, rtol=0)
 
 
+def test_loading_after_for_inference_replaces_everything():
+    other = small().for_inference()
+    torch.manual_seed(9)
+    source = HiFT(SMALL).eval()
+    expected = run(source)
+    other.load_state_dict(source.state_dict(), strict=True)
+    torch.testing.assert_close(run(other), expected, atol=1e-5, rtol=0)
+
+
 def test_a_missing_or_unknown_weight_is_named():
     state = dict(small().state_dict())
     del state["conv_pre.parametrizations.weight.original0"]

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from fireside.errors import UsageError
@@ -190,7 +189,7 @@ def test_training_learns_resumes_and_exports(features, tmp_path):
     assert numbers == list(range(1, len(more) + 1))
     assert len(more) > len(logged)
 
-    written = yaml.safe_load((tmp_path / "flow.yaml").read_text())["flow"]
+    written = json.loads((tmp_path / "config.json").read_text())
     trained = FlowConfig.model_validate(written)
     assert -8 < trained.mel_mean < -3
     CausalFlow(trained).load_state_dict(load_file(tmp_path / "flow.safetensors"), strict=True)

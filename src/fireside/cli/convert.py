@@ -38,9 +38,7 @@ def convert(
     from fireside.cli.render import Outputs, render
 
     if (voice is None) == (prompt is None):
-        raise UsageError(
-            "convert needs one of --voice NAME and --prompt FILE: the voice to give the recording."
-        )
+        raise UsageError("convert needs one of --voice NAME and --prompt FILE: the voice to give the recording.")
     outputs = Outputs.checked(output, stream)
     tts = options.open_model(model, threads)
     target = voice if prompt is None else tts.make_voice(prompt, on_note=note)

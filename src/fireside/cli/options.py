@@ -28,18 +28,14 @@ Speed = Annotated[float, typer.Option("--speed", help="1.2 is a fifth faster; 0.
 Seed = Annotated[int | None, typer.Option("--seed", help="The same seed gives the same audio.")]
 Output = Annotated[
     Path | None,
-    typer.Option(
-        "--output", "-o", help="Where to write: .wav, .flac, .mp3 or .opus; speech.wav when not given."
-    ),
+    typer.Option("--output", "-o", help="Where to write: .wav, .flac, .mp3 or .opus; speech.wav when not given."),
 ]
 Stream = Annotated[bool, typer.Option("--stream", help="Write WAV to standard output while it is made.")]
 Model = Annotated[
     str | None,
     typer.Option("--model", "-m", help="A model folder or a hub name; the bundled hearth when not given."),
 ]
-Threads = Annotated[
-    int | None, typer.Option("--threads", help="CPU threads to use; all cores when not given.", min=1)
-]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads to use; all cores when not given.", min=1)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no closing line.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -42,9 +42,7 @@ class Outputs:
         if str(file) == "-":
             file, stream = None, True
         if stream and sys.stdout.isatty():
-            raise UsageError(
-                "--stream writes WAV to standard output: send it to a player or a file, as  > out.wav"
-            )
+            raise UsageError("--stream writes WAV to standard output: send it to a player or a file, as  > out.wav")
         if file is None and not stream:
             file = DEFAULT_OUTPUT
         if file is not None:
@@ -81,14 +79,11 @@ def render(chunks: Iterator[AudioChunk], outputs: Outputs, quiet: bool) -> None:
         if last is None:
             raise
         seconds = last.timings.audio_seconds
-        raise Interrupted(
-            f"interrupted; {seconds:.1f} s of audio were made and are kept in {outputs.name}."
-        ) from None
+        raise Interrupted(f"interrupted; {seconds:.1f} s of audio were made and are kept in {outputs.name}.") from None
     if last is not None and not quiet:
         timings = last.timings
         line = (
-            f"{outputs.name}: {timings.audio_seconds:.2f} s of audio, TTFA {timings.ttfa:.2f} s, "
-            f"RTF {timings.rtf:.2f}"
+            f"{outputs.name}: {timings.audio_seconds:.2f} s of audio, TTFA {timings.ttfa:.2f} s, RTF {timings.rtf:.2f}"
         )
         print(line, file=sys.stderr if outputs.stream else sys.stdout, flush=True)
 

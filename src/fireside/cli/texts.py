@@ -31,6 +31,4 @@ def _decode(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TextError(
-            f"The text in {where} is not UTF-8 (byte {error.start}): save it as UTF-8."
-        ) from error
+        raise TextError(f"The text in {where} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error

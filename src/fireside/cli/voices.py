@@ -82,9 +82,7 @@ def add(
     name: Annotated[str, typer.Argument(help="The name to keep the voice under.", show_default=False)],
     prompt: Annotated[
         Path,
-        typer.Option(
-            "--prompt", "-p", help="A recording of the voice: 3 to 30 s of speech.", show_default=False
-        ),
+        typer.Option("--prompt", "-p", help="A recording of the voice: 3 to 30 s of speech.", show_default=False),
     ],
     prompt_text: options.PromptText = None,
     language: Annotated[str, typer.Option("--language", help="The language it speaks, as en or zh.")] = "",

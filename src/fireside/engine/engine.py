@@ -369,10 +369,7 @@ class Engine:
             finals,
         )
         between = time.perf_counter()
-        mels = [
-            change_speed(piece.speed, mel, final)
-            for (_, piece, _, final), mel in zip(rows, mels, strict=True)
-        ]
+        mels = [change_speed(piece.speed, mel, final) for (_, piece, _, final), mel in zip(rows, mels, strict=True)]
         waves = self._vocoder.append([piece.vocoder for _, piece, _, _ in rows], mels, finals)
         ended = time.perf_counter()
         for (state, piece, tokens, final), wave in zip(rows, waves, strict=True):
@@ -381,9 +378,7 @@ class Engine:
             state.fresh += tokens
             state.hop += 1
             last = final and not state.plans and len(state.pieces) == 1
-            samples = join(
-                state.join, wave.numpy(), end=final, pause=LAST_PAUSE if last else piece.plan.pause
-            )
+            samples = join(state.join, wave.numpy(), end=final, pause=LAST_PAUSE if last else piece.plan.pause)
             if final:
                 state.pieces.popleft()
                 state.spoken_weight += piece.plan.weight

@@ -72,6 +72,7 @@ class CausalUpsample1d(CausalConv1d):
     """
 
     phase_map: Tensor
+    frozen_kernels: Tensor | None
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, factor: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size)
@@ -83,6 +84,16 @@ class CausalUpsample1d(CausalConv1d):
         self.register_buffer(
             "phase_map", F.one_hot(slot, self.left + 1).float().transpose(0, 1).flatten(1), persistent=False
         )
+        self.register_buffer("frozen_kernels", None, persistent=False)
+
+    def freeze(self) -> None:
+        """Keep the kernels of the phases, for weights that no longer change."""
+        self.frozen_kernels = self._kernels().detach()
+
+    def _kernels(self) -> Tensor:
+        """One kernel per output channel and phase: `[out_channels * factor, in_channels, left + 1]`."""
+        kernels = (self.weight @ self.phase_map).unflatten(-1, (self.factor, self.left + 1))
+        return kernels.permute(0, 2, 1, 3).flatten(0, 1)
 
     def forward(self, input: Tensor, tails: Tails | None = None) -> Tensor:
         """`[batch, channels, n]` to `[batch, out_channels, n * factor]`."""
@@ -91,8 +102,7 @@ class CausalUpsample1d(CausalConv1d):
         if tails is not None:
             tails.put(self, x[..., x.shape[-1] - self.left :])
         out, count = self.out_channels, input.shape[-1]
-        kernels = (self.weight @ self.phase_map).unflatten(-1, (self.factor, self.left + 1))
-        kernels = kernels.permute(0, 2, 1, 3).flatten(0, 1)
+        kernels = self._kernels() if self.frozen_kernels is None else self.frozen_kernels
         bias = None if self.bias is None else self.bias.repeat_interleave(self.factor)
         phases = F.conv1d(x, kernels, bias).view(-1, out, self.factor, count)
         return phases.transpose(2, 3).reshape(-1, out, count * self.factor)

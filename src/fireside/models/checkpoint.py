@@ -150,9 +150,7 @@ class ModelFolder:
         if not path.is_dir():
             raise ModelError(f"There is no model folder {path}.")
         if not (path / CONFIG_FILE).is_file():
-            raise ModelError(
-                f"The model folder {path} lacks {CONFIG_FILE}: it is not a Fireside model, or incomplete."
-            )
+            raise ModelError(f"The model folder {path} lacks {CONFIG_FILE}: it is not a Fireside model, or incomplete.")
         self.path = path
         self.config: ModelConfig = read_config(path / CONFIG_FILE)
         for part in PARTS:

@@ -151,6 +151,9 @@ class DiscriminatorConfig(Config):
     hops: tuple[int, ...] = (120, 240, 50)
     win_lengths: tuple[int, ...] = (600, 1200, 240)
     spectrum_channels: int = 32
+    log_magnitude: bool = Field(
+        default=False, description="judge log magnitudes, where quiet high bands count too (official: linear)"
+    )
 
 
 class TokenizerConfig(Config):

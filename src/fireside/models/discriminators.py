@@ -16,6 +16,7 @@ from fireside.models.causal import adapt_weight_norm, weight_norm
 from fireside.models.config import DiscriminatorConfig
 
 _SLOPE = 0.1
+_QUIET = 1e-2  # magnitudes below it do not count
 
 Judgement = tuple[Tensor, list[Tensor]]
 """Scores `[batch, n]` (1 is real, 0 is generated) and the feature maps of all layers."""
@@ -30,9 +31,7 @@ class PeriodDiscriminator(nn.Module):
         widths = (1, *channels)
         last = len(channels) - 1
         self.convs = nn.ModuleList(
-            weight_norm(
-                nn.Conv2d(widths[i], widths[i + 1], (5, 1), (1 if i == last else 3, 1), padding=(2, 0))
-            )
+            weight_norm(nn.Conv2d(widths[i], widths[i + 1], (5, 1), (1 if i == last else 3, 1), padding=(2, 0)))
             for i in range(len(channels))
         )
         self.conv_post = weight_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
@@ -55,17 +54,15 @@ class SpectrogramDiscriminator(nn.Module):
 
     window: Tensor
 
-    def __init__(self, n_fft: int, hop: int, win_length: int, channels: int) -> None:
+    def __init__(self, n_fft: int, hop: int, win_length: int, channels: int, log_magnitude: bool = False) -> None:
         super().__init__()
         self.n_fft, self.hop, self.win_length = n_fft, hop, win_length
+        self.log_magnitude = log_magnitude
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
         self.discriminators = nn.ModuleList(
             [
                 weight_norm(nn.Conv2d(1, channels, (3, 9), padding=(1, 4))),
-                *(
-                    weight_norm(nn.Conv2d(channels, channels, (3, 9), (1, 2), padding=(1, 4)))
-                    for _ in range(3)
-                ),
+                *(weight_norm(nn.Conv2d(channels, channels, (3, 9), (1, 2), padding=(1, 4))) for _ in range(3)),
                 weight_norm(nn.Conv2d(channels, channels, (3, 3), padding=(1, 1))),
             ]
         )
@@ -73,10 +70,10 @@ class SpectrogramDiscriminator(nn.Module):
 
     def forward(self, wave: Tensor) -> Judgement:
         """Judge waveforms `[batch, samples]`."""
-        spectrum = torch.stft(
-            wave.float(), self.n_fft, self.hop, self.win_length, self.window, return_complex=True
-        )
+        spectrum = torch.stft(wave.float(), self.n_fft, self.hop, self.win_length, self.window, return_complex=True)
         x = spectrum.abs().transpose(1, 2)[:, None]
+        if self.log_magnitude:
+            x = torch.log(x + _QUIET) / 3  # about -1.5 (silence) to 1.5 (loud)
         features = []
         for conv in self.discriminators:
             x = F.leaky_relu(conv(x), _SLOPE)
@@ -105,7 +102,9 @@ class Discriminators(nn.Module):
         self.config = config
         self.mpd = _Group([PeriodDiscriminator(p, config.period_channels) for p in config.periods])
         shapes = zip(config.n_ffts, config.hops, config.win_lengths, strict=True)
-        self.mrd = _Group([SpectrogramDiscriminator(*shape, config.spectrum_channels) for shape in shapes])
+        self.mrd = _Group(
+            [SpectrogramDiscriminator(*shape, config.spectrum_channels, config.log_magnitude) for shape in shapes]
+        )
         self.register_load_state_dict_pre_hook(_adapt_hook)
 
     def forward(self, wave: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:

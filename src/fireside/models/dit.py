@@ -130,6 +130,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) ->
     return scores.softmax(dim=-1) @ value
 
 
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """What matrix products with `weight` compute in: autocast's type, so that it casts once, or the weight's."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Layer norm without weights, in float32, scaled and shifted by the flow time."""
     return F.layer_norm(x.float(), x.shape[-1:], eps=NORM_EPS) * (1 + scale) + shift
@@ -202,7 +208,7 @@ class DiTBlock(nn.Module):
     ) -> Tensor:
         """x float32 [batch, frames, dim] to the same; valid: bool [batch, frames, 1], or None."""
         shift, scale, gate, ff_shift, ff_scale, ff_gate = self.attn_norm(time)
-        dtype = self.attn.to_q.weight.dtype
+        dtype = compute_dtype(self.attn.to_q.weight)
         mixed = self.attn(modulated_norm(x, scale, shift).to(dtype), rotary, visible)
         if valid is not None:
             mixed = mixed.masked_fill(~valid, 0.0)

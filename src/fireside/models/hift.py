@@ -55,9 +55,7 @@ class ResBlock(nn.Module):
         self.convs1 = nn.ModuleList(
             weight_norm(CausalConv1d(channels, channels, kernel_size, dilation=d)) for d in dilations
         )
-        self.convs2 = nn.ModuleList(
-            weight_norm(CausalConv1d(channels, channels, kernel_size)) for _ in dilations
-        )
+        self.convs2 = nn.ModuleList(weight_norm(CausalConv1d(channels, channels, kernel_size)) for _ in dilations)
         self.activations1 = nn.ModuleList(Snake(channels) for _ in dilations)
         self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
 
@@ -89,7 +87,7 @@ class F0Predictor(nn.Module):
         self.classifier = nn.Linear(channels, 1)
 
     def forward(self, mel: Tensor, tails: Tails | None = None) -> Tensor:
-        """`[batch, n_mels, frames + look_right]` to `[batch, frames]`; equal lengths once `tails` are filled."""
+        """`[batch, n_mels, frames + look_right]` to `[batch, frames]`; as many once `tails` are filled."""
         x = mel.to(self.classifier.weight.dtype)
         for layer in self.condnet:
             x = layer(x, tails) if isinstance(layer, CausalConv1d) else layer(x)
@@ -138,7 +136,7 @@ class ShortTimeFourier(nn.Module):
 
 
 class HiFT(nn.Module):
-    """The vocoder. One-shot use: `wav = model(mel, seed=...)`; for pieces see `fireside.engine.vocoder`."""
+    """The vocoder. One-shot use: `wav, f0, source = model(mel, seed=...)`; for pieces see `fireside.engine.vocoder`."""
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
@@ -147,12 +145,9 @@ class HiFT(nn.Module):
         width = [config.base_channels // 2**i for i in range(len(rates) + 1)]
         spectrum = config.istft_n_fft + 2
         self.m_source = HarmonicSource(config)
-        self.conv_pre = weight_norm(
-            CausalConv1d(config.n_mels, width[0], config.conv_pre_look_right + 1, left=0)
-        )
+        self.conv_pre = weight_norm(CausalConv1d(config.n_mels, width[0], config.conv_pre_look_right + 1, left=0))
         self.ups = nn.ModuleList(
-            weight_norm(CausalUpsample1d(width[i], width[i + 1], kernels[i], rates[i]))
-            for i in range(len(rates))
+            weight_norm(CausalUpsample1d(width[i], width[i + 1], kernels[i], rates[i])) for i in range(len(rates))
         )
         # How many STFT frames of the source fall on one frame of stage i.
         strides = [math.prod(rates[i + 1 :]) for i in range(len(rates))]
@@ -174,9 +169,7 @@ class HiFT(nn.Module):
         )
         blocks = list(zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True))
         self.resblocks = nn.ModuleList(
-            ResBlock(width[i + 1], kernel, dilations)
-            for i in range(len(rates))
-            for kernel, dilations in blocks
+            ResBlock(width[i + 1], kernel, dilations) for i in range(len(rates)) for kernel, dilations in blocks
         )
         self.conv_post = weight_norm(CausalConv1d(width[-1], spectrum, 7))
         self.f0_predictor = F0Predictor(config.n_mels, config.f0_channels)
@@ -196,6 +189,8 @@ class HiFT(nn.Module):
         """Evaluation mode, weight norm folded, f0 in the configured precision. Returns self."""
         self.eval().requires_grad_(False)
         self.remove_weight_norm()
+        for up in self.ups:
+            cast(CausalUpsample1d, up).freeze()
         if self.config.f0_float64:
             self.f0_predictor.double()
         return self
@@ -206,9 +201,7 @@ class HiFT(nn.Module):
             mel = mel.float()
             return self.f0_predictor(F.pad(mel, (0, self.f0_predictor.look_right)) if final else mel)
 
-    def spectrum(
-        self, mel: Tensor, source: Tensor, tails: Tails | None = None, *, first: bool = True
-    ) -> Tensor:
+    def spectrum(self, mel: Tensor, source: Tensor, tails: Tails | None = None, *, first: bool = True) -> Tensor:
         """The decoder up to the waveform's spectrum: `[batch, 2 * bins, frames]`, real, then imaginary.
 
         mel: `[batch, n_mels, n + conv_pre_look_right]` (only `n` once `tails` hold the look-ahead). source:
@@ -229,9 +222,7 @@ class HiFT(nn.Module):
         x = self.conv_post(F.leaky_relu(x), tails)  # the default slope here is the original's
         with torch.autocast(x.device.type, enabled=False):  # exp, sin and the inverse STFT need float32
             loudness, phase = x.float().chunk(2, dim=1)
-            loudness = torch.exp(
-                loudness.clamp(max=_LOUDEST)
-            )  # clamped first: exp must not overflow in training
+            loudness = torch.exp(loudness.clamp(max=_LOUDEST))  # clamped first: exp must not overflow in training
             angle = torch.sin(phase) if self.config.istft_phase == "sine" else phase
             return torch.cat([loudness * torch.cos(angle), loudness * torch.sin(angle)], dim=1)
 
@@ -284,3 +275,5 @@ class HiFT(nn.Module):
 
 def _adapt_hook(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     adapt_weight_norm(module, state, prefix)
+    for up in cast(HiFT, module).ups:
+        cast(CausalUpsample1d, up).frozen_kernels = None  # they were of the old weights

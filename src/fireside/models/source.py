@@ -24,18 +24,14 @@ def _mix_int(value: int) -> int:
     return value ^ (value >> 16)
 
 
-def uniform_noise(
-    seed: int, start: int, length: int, channels: int, device: torch.device | str = "cpu"
-) -> Tensor:
+def uniform_noise(seed: int, start: int, length: int, channels: int, device: torch.device | str = "cpu") -> Tensor:
     """Noise of samples `start .. start + length`, uniform in [0, 1): float32 `[length, channels]`.
 
     A pure function of (seed, sample index, channel): chunks of any size join to the same noise, and nothing
     is kept.
     """
     words = (seed & _MASK, (seed >> 32) & _MASK)
-    keys = [
-        _mix_int((_mix_int(words[0] ^ (c + 1) * _STEP & _MASK) + words[1]) & _MASK) for c in range(channels)
-    ]
+    keys = [_mix_int((_mix_int(words[0] ^ (c + 1) * _STEP & _MASK) + words[1]) & _MASK) for c in range(channels)]
     index = torch.arange(start, start + length, device=device, dtype=torch.int64).mul_(_STEP)
     x = index[:, None].add(torch.tensor(keys, device=device, dtype=torch.int64)).bitwise_and_(_MASK)
     x.bitwise_xor_(x >> 16).mul_(0x85EBCA6B).bitwise_and_(_MASK)

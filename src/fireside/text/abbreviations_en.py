@@ -71,9 +71,7 @@ BEFORE_NUMBER: dict[str, str] = {
     **{"v": "version", "ver": "version", "Ver": "version", "rev": "revision", "pt": "part", "Pt": "part"},
 }
 # After a number these are units, and only there.
-UNIT_ONLY = frozenset(
-    {"in", "ft", "oz", "lb", "lbs", "tbsp", "tsp", "hr", "hrs", "mins", "secs", "yr", "yrs"}
-)
+UNIT_ONLY = frozenset({"in", "ft", "oz", "lb", "lbs", "tbsp", "tsp", "hr", "hrs", "mins", "secs", "yr", "yrs"})
 DOTTED_PHRASES: tuple[tuple[str, str], ...] = (
     (r"\be\.\s?g\.,?", "for example,"),
     (r"\bi\.\s?e\.,?", "that is,"),

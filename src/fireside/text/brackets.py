@@ -10,7 +10,7 @@ from fireside.errors import TextError
 from fireside.text.phones import ARPABET_CONSONANTS, ARPABET_VOWELS, INITIALS
 from fireside.text.pinyin import split_tone, syllable_phones
 
-_PIECE = r"\[(?:[A-Z]{1,7}[0-9]?|[a-zêüv:]{1,7}[0-9])\]"
+_PIECE = r"\[(?:[A-Z]{1,7}[0-9]?|[a-zêü][a-zêüv:]{0,6}[0-9])\]"
 _INITIAL = "|".join(sorted([*INITIALS, "y", "w"], key=len, reverse=True))
 RUN = re.compile(rf"(?:{_PIECE}|\[(?:{_INITIAL})\]|(?<=\])\[[a-z]{{1,7}}\]|\[[a-z]{{1,7}}\](?=\[))+")
 """Brackets that ask for a pronunciation: capitals, a tone, an initial, or any word that touches another

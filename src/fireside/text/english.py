@@ -79,9 +79,7 @@ _NEVER_SPELLED = word_set(
     """AM AN AND ARE AS AT BE BUT BY DO FOR GO HAS HE HER HIM HIS IF IN IS ITS ME MY NO NOT OF OFF ON OR OUR
     OUT SHE SO THE TO UP WAS WE YOU ALL ANY CAN NEW NOW OLD ONE TWO WHO WHY YES TOO"""
 )
-_LABELS = word_set(
-    "grade vitamin plan type section letter hepatitis team option class group part level point size big"
-)
+_LABELS = word_set("grade vitamin plan type section letter hepatitis team option class group part level point size big")
 _NAME_BEGINNINGS: dict[str, Phones] = {"O'": ("OW0",), "Mc": ("M", "AH0", "K")}
 
 
@@ -158,9 +156,7 @@ class English:
         lower = capitals.lower()
         known = self._lexicon.get(capitals)
         spelled = self._lexicon.is_initialism(capitals) and capitals not in _NEVER_SPELLED
-        if not spelled and (
-            known or lower in _OWN or (len(capitals) > 5 and re.search("[AEIOUY]", capitals))
-        ):
+        if not spelled and (known or lower in _OWN or (len(capitals) > 5 and re.search("[AEIOUY]", capitals))):
             return None
         phones = spell(capitals)
         return plural(phones) if ending else phones
@@ -198,6 +194,4 @@ class English:
             return True
         if len(after) == 1 and after.isupper() and after != "I":
             return tokens[i].text == "A"
-        return tokens[i].text == "A" and (
-            before.lower() in _LABELS or (len(before) == 1 and before.isupper())
-        )
+        return tokens[i].text == "A" and (before.lower() in _LABELS or (len(before) == 1 and before.isupper()))

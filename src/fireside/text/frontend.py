@@ -135,9 +135,7 @@ class Frontend:
                 if kind == "stop":
                     if items:
                         after = normal[match.end() :].lstrip()[:1]
-                        goes_on = found[0] == "-" or (
-                            found[:2] == ".." and (after.islower() or is_han(after))
-                        )
+                        goes_on = found[0] == "-" or (found[:2] == ".." and (after.islower() or is_han(after)))
                         mark = "," if goes_on else _PAUSES[found[0]]
                         items[-1].pause = max(items[-1].pause or mark, mark, key=_RANK.__getitem__)
                 elif kind == "dot":
@@ -177,8 +175,7 @@ class Frontend:
         if self._english is None:
             self._english = English()
         tokens = [
-            Token(item.text, pause=bool(item.pause) or i == len(items) - 1, shout=shout)
-            for i, item in enumerate(items)
+            Token(item.text, pause=bool(item.pause) or i == len(items) - 1, shout=shout) for i, item in enumerate(items)
         ]
         spoken = self._english.pronounce(tokens)
         return [

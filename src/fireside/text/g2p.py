@@ -24,9 +24,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-x))
 
 
-def _gru(
-    inputs: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, b_ih: np.ndarray, b_hh: np.ndarray
-) -> np.ndarray:
+def _gru(inputs: np.ndarray, w_ih: np.ndarray, w_hh: np.ndarray, b_ih: np.ndarray, b_hh: np.ndarray) -> np.ndarray:
     """`[letters, in]` to `[letters, hidden]`, gates in the order reset, update, new (as in PyTorch)."""
     hidden = w_hh.shape[1]
     gates = inputs @ w_ih.T + b_ih
@@ -57,10 +55,7 @@ class LetterToSound:
         for layer in range(LAYERS):
             both = []
             for suffix, step in (("", 1), ("_reverse", -1)):
-                names = (
-                    f"gru.{kind}_l{layer}{suffix}"
-                    for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-                )
+                names = (f"gru.{kind}_l{layer}{suffix}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
                 both.append(_gru(x[::step], *(w[name] for name in names))[::step])
             x = np.concatenate(both, axis=1)
         return x @ w["head.weight"].T + w["head.bias"]

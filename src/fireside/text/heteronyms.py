@@ -46,9 +46,7 @@ def part_of_speech(words: Sequence[str], i: int) -> str:
     if word == "lives":
         return "V" if before in _SINGULAR or (after in _PLACES and before not in _TO_NOUN) else ""
     if word == "used":
-        return (
-            "D" if after == "to" and before not in ("is", "are", "was", "were", "be", "been", "being") else ""
-        )
+        return "D" if after == "to" and before not in ("is", "are", "was", "were", "be", "been", "being") else ""
     if word == "wound":
         return "D" if after in ("up", "around", "down") else ""
     if word in ("use", "uses", "excuse", "abuse", "house", "misuse"):
@@ -69,9 +67,7 @@ def part_of_speech(words: Sequence[str], i: int) -> str:
             return "V" if before not in ("is", "are", "was", "were", "so", "very", "too", "not") else ""
         return ""
     if word == "bass":
-        return (
-            "J" if after in ("guitar", "player", "drum", "line", "clef", "notes", "guitarist", "note") else ""
-        )
+        return "J" if after in ("guitar", "player", "drum", "line", "clef", "notes", "guitarist", "note") else ""
     if before in _TO_VERB:
         return "V"
     return "N" if before in _TO_NOUN else ""

@@ -38,9 +38,7 @@ _ABBREVIATIONS = frozenset(
     "par",
     "Ch",
 }
-_MAY_END = frozenset(
-    {"Jr", "Sr", "Inc", "Ltd", "Co", "Corp", "etc", "Bros", "Esq", "Ave", "Rd", "Blvd", "St", "al"}
-)
+_MAY_END = frozenset({"Jr", "Sr", "Inc", "Ltd", "Co", "Corp", "etc", "Bros", "Esq", "Ave", "Rd", "Blvd", "St", "al"})
 _STARTERS = word_set(
     """The A An He She It We I They You This That These Those But And Or So If In On At By For From As When
     While After Before Then There Here What Why How Who Where My Your His Her Its Our Their Not No Yes Now
@@ -99,9 +97,7 @@ def _is_sentence_end(text: str, match: re.Match[str]) -> bool:
         return False
     # "1. Buy milk": the number of an item.
     return not (
-        word.isdigit()
-        and len(word) < 3
-        and re.search(r"(?:^|\n)\s*$", text[: before.start()] if before else "")
+        word.isdigit() and len(word) < 3 and re.search(r"(?:^|\n)\s*$", text[: before.start()] if before else "")
     )
 
 

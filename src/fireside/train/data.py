@@ -33,11 +33,12 @@ KINDS: dict[str, tuple[str, str, int, int]] = {
     "mel": ("mel.f16", "<f2", 80, 2),
     "logmel": ("logmel.f16", "<f2", 128, 4),
     "f0": ("f0.f32", "<f4", 1, 2),
-    "embedding": ("campplus.f32", "<f4", 192, 0),
+    "teacher": ("campplus.f32", "<f4", 192, 0),
+    "embedding": ("speaker.f32", "<f4", 192, 0),
     "tokens": ("speech_tokens.i16", "<i2", 1, 1),
     "phones": ("phone_labels.i16", "<i2", 1, 1),
 }
-LATER = ("tokens", "phones")  # written by the tokenizer's stage
+LATER = ("tokens", "phones", "embedding")  # written by the stages of the tokenizer and the speaker encoder
 
 Row = dict[str, Any]
 
@@ -46,7 +47,7 @@ class FeatureStore:
     """Reads a feature folder; every accessor takes a row of `rows` and returns a numpy array.
 
     wav: float32 [samples] at 24 kHz; mel: float32 [frames, 80] at 50 Hz, natural log; logmel: float32 [frames, 128] at
-    100 Hz; f0: float32 [frames] in Hz at 50 Hz, 0 where unvoiced; embedding: float32 [192], CAM++'s, unit length;
+    100 Hz; f0: float32 [frames] in Hz at 50 Hz, 0 where unvoiced; teacher and embedding: float32 [192], unit length, CAM++'s and our speaker encoder's;
     tokens: int64 [tokens] at 25 Hz; phones: int64 [tokens], the sound of each token, 0 in pauses, -1 without text.
     """
 
@@ -87,6 +88,9 @@ class FeatureStore:
     def embedding(self, row: Row) -> np.ndarray:
         return np.array(self._map("embedding")[row["number"]])
 
+    def teacher(self, row: Row) -> np.ndarray:
+        return np.array(self._map("teacher")[row["number"]])
+
     def tokens(self, row: Row) -> np.ndarray:
         return self._slice("tokens", row).astype(np.int64)
 
@@ -99,6 +103,12 @@ class FeatureStore:
         if len(flat) != sum(row["tokens"] for row in self.rows):
             raise AudioError(f"the {kind} do not have the lengths of the index; prepare the features again.")
         flat.tofile(self.folder / KINDS[kind][0])
+
+    def write_embeddings(self, embeddings: np.ndarray) -> None:
+        """Write the speaker encoder's embeddings of all rows, [rows, 192], in the order of `rows`."""
+        if embeddings.shape != (len(self.rows), KINDS["embedding"][2]):
+            raise AudioError(f"{len(self.rows)} embeddings are needed, not {embeddings.shape}.")
+        embeddings.astype("<f4").tofile(self.folder / KINDS["embedding"][0])
 
 
 def f0_track(audio: np.ndarray, frames: int) -> np.ndarray:
@@ -139,7 +149,7 @@ class _Extractor:
             "mel": self.mel(wave24[None])[0].T[: 2 * tokens].numpy().astype("<f2"),
             "logmel": whisper_log_mel(wave16).T[: 4 * tokens].numpy().astype("<f2"),
             "f0": f0_track(wave24.numpy(), 2 * tokens),
-            "embedding": (embedding / np.linalg.norm(embedding)).astype("<f4"),
+            "teacher": (embedding / np.linalg.norm(embedding)).astype("<f4"),
         }
         row["tokens"] = tokens
         row["max_hz"] = min(rate, SAMPLE_RATE) // 2

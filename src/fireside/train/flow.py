@@ -4,7 +4,7 @@
 
 Differences from the original's objective, all measured to help a small model that must clone from a few
 seconds: the mel is normalised, prompts are longer and may come from elsewhere in the recording, and the
-prompt's own frames do not count in the loss. Writes `flow.safetensors` (averaged weights) and `flow.yaml`
+prompt's own frames do not count in the loss. Writes `flow.safetensors` (averaged weights) and `config.json`
 (the `flow` section of the model folder's configuration).
 """
 
@@ -41,9 +41,9 @@ class FlowTrainConfig(Config):
     """Everything a run can change; chunked_share: share of batches under the chunk mask."""
 
     flow: FlowConfig = HEARTH
-    run: RunConfig = RunConfig(minutes=45, peak_rate=1e-3, warmup_steps=100, ema_decay=0.998)
+    run: RunConfig = RunConfig(minutes=45, peak_rate=2e-3, warmup_steps=100, ema_decay=0.998)
     crops: CropConfig = CropConfig()
-    chunked_share: float = 0.8
+    chunked_share: float = 0.9
     muon: bool = True
     validate_rows: int = 16
 
@@ -151,8 +151,7 @@ def train(features: Path, out: Path, config: FlowTrainConfig) -> Tensor:
     run = Run(out, config.run)
     sampler = CropSampler(store, store.select("train"), config.crops, seed=config.run.seed)
     flow_config = normalised(config.flow, sampler)
-    text = yaml.safe_dump({"flow": flow_config.model_dump(mode="json")}, sort_keys=False)
-    (out / "flow.yaml").write_text(text, encoding="utf-8")
+    (out / "config.json").write_text(flow_config.model_dump_json(indent=1), encoding="utf-8")
     flow = CausalFlow(flow_config)
     shadow = CausalFlow(flow_config).eval().requires_grad_(False)
     optimizer = FlowOptimizer(flow, config.muon)

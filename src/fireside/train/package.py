@@ -9,11 +9,13 @@ import argparse
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 from safetensors.torch import load_file
 
+from fireside.errors import ModelError
 from fireside.models.checkpoint import CONFIG_FILE, PARTS, Storage, write_part
 from fireside.models.config import (
     FlowConfig,
@@ -74,20 +76,27 @@ def named_voices(store: FeatureStore, model: str) -> list[Voice]:
     return voices
 
 
+def part_config(runs: Path, part: str) -> dict[str, Any]:
+    """What a training wrote of its part: `PART/config.json`, or `PART/PART.yaml` with or without a section."""
+    folder = runs / part
+    files = [file for file in (folder / "config.json", folder / f"{part}.yaml") if file.is_file()]
+    if not files:
+        raise ModelError(f"{folder} has no config.json and no {part}.yaml: train the {part} first.")
+    document: dict[str, Any] = yaml.safe_load(files[0].read_text(encoding="utf-8"))
+    section: dict[str, Any] = document.get(part, document)
+    return section
+
+
 def package(runs: Path, out: Path, name: str, default_voice: str, storage: Storage) -> None:
-    """Write the model folder `out` from the runs' `PART/PART.safetensors` and `PART/config.json`."""
-
-    def text(part: str) -> str:
-        return (runs / part / "config.json").read_text(encoding="utf-8")
-
+    """Write the model folder `out` from each part's configuration and `PART/PART.safetensors` in `runs`."""
     config = ModelConfig(
         name=name,
         default_voice=default_voice,
-        lm=LMConfig.model_validate_json(text("lm")),
-        flow=FlowConfig.model_validate_json(text("flow")),
-        vocoder=VocoderConfig.model_validate_json(text("vocoder")),
-        tokenizer=TokenizerConfig.model_validate_json(text("tokenizer")),
-        speaker=SpeakerConfig.model_validate_json(text("speaker")),
+        lm=LMConfig.model_validate(part_config(runs, "lm")),
+        flow=FlowConfig.model_validate(part_config(runs, "flow")),
+        vocoder=VocoderConfig.model_validate(part_config(runs, "vocoder")),
+        tokenizer=TokenizerConfig.model_validate(part_config(runs, "tokenizer")),
+        speaker=SpeakerConfig.model_validate(part_config(runs, "speaker")),
     )
     out.mkdir(parents=True, exist_ok=True)
     document = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -212,7 +212,7 @@ def collate(
         mel=padded([store.mel(row) for row in rows], 2 * longest),
         mel_bins=torch.tensor(bins),
         f0=padded([store.f0(row) for row in rows], 2 * longest),
-        speaker=torch.stack([torch.from_numpy(store.embedding(row)) for row in rows]),
+        speaker=torch.stack([torch.from_numpy(store.teacher(row)) for row in rows]),
         phones=phone_ids,
         phone_lengths=torch.tensor([len(target) for target in targets]),
         labels=labels,
@@ -234,13 +234,15 @@ def batches(rows: list[Row], tokens: int, rng: random.Random) -> Iterator[list[R
 
 
 @torch.inference_mode()
-def validate(trainee: Trainee, store: FeatureStore, rows: list[Row], phones: dict) -> dict[str, float]:
+def validate(
+    trainee: Trainee, store: FeatureStore, rows: list[Row], phones: dict[str, list[list[int]]], aligned: bool
+) -> dict[str, float]:
     """Phone error rate of greedy CTC and the regression losses over validation rows."""
     trainee.eval()
     sums: dict[str, list[float]] = {}
     wrong = total = 0
     for group in next_epoch(rows):
-        batch = collate(store, group, phones)
+        batch = collate(store, group, phones, aligned)
         for name, value in trainee.losses(batch, batch.log_mel).items():
             sums.setdefault(name, []).append(float(value))
         hidden = trainee.tokenizer.hidden(batch.log_mel, batch.lengths)
@@ -335,10 +337,10 @@ def train(
         run.log(losses)
         if run.step % 500 == 0:
             averaged.load_state_dict(average.weights())
-            run.scalars("val", validate(averaged, store, val_rows, phones))
+            run.scalars("val", validate(averaged, store, val_rows, phones, refine is not None))
         run.save_if_due({"tokenizer.safetensors": weights}, **parts)
     averaged.load_state_dict(average.weights())
-    run.scalars("val", validate(averaged, store, val_rows, phones))
+    run.scalars("val", validate(averaged, store, val_rows, phones, refine is not None))
     run.save({"tokenizer.safetensors": weights}, **parts)
 
 

@@ -73,12 +73,13 @@ class VocoderTraining(Config):
     predicted_f0_start: float = 0.25
     mel_weight: float = 45.0
     linear_weight: float = 10.0
+    gan_spectral_share: float = 0.4
     feature_weight: float = 2.0
     relativistic_weight: float = 1.0
     windows: tuple[int, ...] = (2048, 1024, 512, 256, 128)
     mels: tuple[int, ...] = (128, 80, 48, 24, 12)
     windows_per_step: int = 3
-    critic_rate: float = 0.5
+    critic_rate: float = 5.0
     f0_rate: float = 2.0
     bf16: bool = True
     validate_every: int = 400
@@ -87,6 +88,7 @@ class VocoderTraining(Config):
         hops=(512, 1024, 256),
         win_lengths=(1024, 2048, 512),
         spectrum_channels=8,
+        log_magnitude=True,
     )
 
 
@@ -162,9 +164,7 @@ class VocoderTrainer:
             {"params": self.f0_parameters, "rate_scale": training.f0_rate},
         ]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.8, 0.99), weight_decay=0.0)
-        self.critic_optimizer = torch.optim.AdamW(
-            self.critics.parameters(), betas=(0.8, 0.99), weight_decay=0.0
-        )
+        self.critic_optimizer = torch.optim.AdamW(self.critics.parameters(), betas=(0.8, 0.99), weight_decay=0.0)
         self.parts: dict[str, Any] = {
             "model": self.model,
             "critics": self.critics,
@@ -183,9 +183,7 @@ class VocoderTrainer:
         given = f0
         if run.progress >= training.predicted_f0_start and random.random() < 0.5:
             with torch.no_grad():
-                given = self.model.predict_f0(
-                    mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False
-                )
+                given = self.model.predict_f0(mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False)
         windows = [
             training.windows[0],
             *random.sample(training.windows[1:], min(training.windows_per_step, len(training.windows)) - 1),
@@ -195,6 +193,7 @@ class VocoderTrainer:
             losses["mel"], losses["linear"] = self.distance(fake, wave, windows)
             total = training.mel_weight * losses["mel"] + training.linear_weight * losses["linear"]
             if adversarial:
+                total = total * training.gan_spectral_share
                 rows = training.gan_rows  # the critics cost more than the generator
                 real_scores, real_maps = self.critics(wave[:rows])
                 kept = [[m.detach() for m in maps] for maps in real_maps]
@@ -237,9 +236,7 @@ class VocoderTrainer:
         training = self.training
         mel, f0, _ = crops.draw(training.f0_batch, training.f0_crop, training.real_share)
         mel = perturb(mel, training.perturbed_share, training.perturbation)
-        predicted = self.model.predict_f0(
-            mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False
-        )
+        predicted = self.model.predict_f0(mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False)
         return {"f0": (predicted - f0).abs().mean()}
 
     @torch.no_grad()
@@ -250,18 +247,14 @@ class VocoderTrainer:
         totals = {"mel": 0.0, "linear": 0.0, "f0": 0.0}
         for _ in range(batches):
             mel, f0, wave = crops.draw(8, 2 * self.training.crop, 0.0)
-            predicted = averaged.predict_f0(
-                mel[..., : f0.shape[1] + averaged.f0_predictor.look_right], final=False
-            )
+            predicted = averaged.predict_f0(mel[..., : f0.shape[1] + averaged.f0_predictor.look_right], final=False)
             distance = self.distance(synthesise(averaged, mel, predicted), wave, self.training.windows)
             for name, value in zip(totals, (*distance, (predicted - f0).abs().mean()), strict=True):
                 totals[name] += float(value) / batches
         return totals
 
 
-def train(
-    features: Path, out: Path, config: VocoderConfig, training: VocoderTraining, run_config: RunConfig
-) -> None:
+def train(features: Path, out: Path, config: VocoderConfig, training: VocoderTraining, run_config: RunConfig) -> None:
     """Train until the budget ends, resuming from `out/checkpoint.pt`; writes `out/vocoder.safetensors`."""
     run = Run(out, run_config)
     torch.manual_seed(run_config.seed)
@@ -272,7 +265,7 @@ def train(
     store = FeatureStore(features)
     crops = Crops(store, "train", config, run_config.seed + run.step)
     exports = {"vocoder.safetensors": trainer.average.weights}
-    (out / "vocoder.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
+    (out / "config.json").write_text(config.model_dump_json(indent=1), encoding="utf-8")
     while run.go_on():
         losses = trainer.step(crops)
         run.log(losses)
@@ -283,9 +276,7 @@ def train(
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, help="fireside.yaml; its vocoder section sets the sizes")
@@ -298,9 +289,7 @@ def main(arguments: list[str] | None = None) -> None:
         key, separator, value = setting.partition("=")
         part = "run" if key in RunConfig.model_fields else "training"
         if not separator or (part == "training" and key not in VocoderTraining.model_fields):
-            raise UsageError(
-                f"--set {setting}: no such setting; use key=value with a key of VocoderTraining."
-            )
+            raise UsageError(f"--set {setting}: no such setting; use key=value with a key of VocoderTraining.")
         settings[part][key] = yaml.safe_load(value)
     run_config = {
         "minutes": options.minutes,

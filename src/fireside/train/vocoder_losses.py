@@ -63,9 +63,7 @@ class SpectralDistance(nn.Module):
             bank = slaney_filterbank(sample_rate, window, count, 0.0, None)
             self.register_buffer(f"bank_{window}", torch.tensor(bank).float(), persistent=False)
 
-    def forward(
-        self, wave: Tensor, target: Tensor, windows: Sequence[int] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, wave: Tensor, target: Tensor, windows: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Mean log-mel L1 (natural log) and mean relative magnitude distance; waveforms `[batch, samples]`.
 
         windows: which of the module's to use, all when None.

@@ -1,0 +1,1 @@
+"""How English writes things that are not words, by kind."""

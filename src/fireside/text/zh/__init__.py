@@ -1,0 +1,1 @@
+"""How Mandarin writes things that are not characters, by kind."""
