@@ -32,7 +32,7 @@ stage data fireside.train.data --corpus "$SHARED/corpus" --speakers "$SHARED/spe
   --campplus "$SHARED/models/campplus.onnx" --out "$WORK/features" --workers "$THREADS"
 stage phones fireside.train.phones --features "$WORK/features" --out "$WORK/phones.jsonl"
 stage speaker fireside.train.speaker --corpus "$SHARED/corpus" --speakers "$SHARED/speakers/librispeech.parquet" \
-  --teacher "$SHARED/models/campplus.onnx" --out "$WORK/speaker" \
+  --teacher "$SHARED/models/campplus.onnx" --out "$WORK/speaker" --features "$WORK/features" \
   --minutes "${SPEAKER_MINUTES:-15}" --threads "$THREADS"
 stage tokenizer-first fireside.train.tokenizer --features "$WORK/features" --phones "$WORK/phones.jsonl" \
   --out "$WORK/tokenizer-first" --minutes "${TOKENIZER_MINUTES:-27}" --threads "$THREADS"

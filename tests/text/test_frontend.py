@@ -115,9 +115,7 @@ def test_threads_share_a_front_end() -> None:
     alone = [FRONTEND.pieces(t) for t in texts]
     got: dict[int, list[Piece]] = {}
     fresh = Frontend()
-    threads = [
-        threading.Thread(target=lambda i=i: got.update({i: fresh.pieces(texts[i])})) for i in range(40)
-    ]
+    threads = [threading.Thread(target=lambda i=i: got.update({i: fresh.pieces(texts[i])})) for i in range(40)]
     for t in threads:
         t.start()
     for t in threads:

@@ -50,9 +50,7 @@ def test_blanks_at_the_ends(text: str) -> None:
 
 
 def test_pieces_of_punctuation_are_dropped() -> None:
-    pieces = split(
-        "Hello there to you, my good friend.\n\n* * *\n\n... !!!\n\nAnd a very good evening to all of you."
-    )
+    pieces = split("Hello there to you, my good friend.\n\n* * *\n\n... !!!\n\nAnd a very good evening to all of you.")
     assert pieces == ["Hello there to you, my good friend.", "And a very good evening to all of you."]
     assert all(speakable(piece) for piece in pieces)
 
@@ -65,15 +63,12 @@ def test_short_sentences_are_joined_and_keep_their_words() -> None:
 
 
 LONG_ENGLISH = (
-    "When the evening came, the people of the small town, who had worked all day, walked slowly home, and "
-    * 4
+    "When the evening came, the people of the small town, who had worked all day, walked slowly home, and " * 4
 )
 LONG_CHINESE = "今天天气很好，我们一起去公园散步，看见了很多漂亮的花，还有小鸟在唱歌，" * 5
 
 
-@pytest.mark.parametrize(
-    "text", [LONG_ENGLISH, LONG_CHINESE, "word " * 400, "字" * 500, "x" * 3000, "7" * 300]
-)
+@pytest.mark.parametrize("text", [LONG_ENGLISH, LONG_CHINESE, "word " * 400, "字" * 500, "x" * 3000, "7" * 300])
 def test_no_piece_is_too_long_and_nothing_is_lost(text: str) -> None:
     pieces = split(text)
     assert max(seconds(p) for p in pieces) <= MAX_SECONDS

@@ -97,7 +97,7 @@ def test_everything_is_cut_to_whole_tokens(store):
         assert store.mel(row).shape == (2 * tokens, 80)
         assert store.logmel(row).shape == (4 * tokens, 128)
         assert store.f0(row).shape == (2 * tokens,)
-        assert store.embedding(row).shape == (192,)
+        assert store.teacher(row).shape == (192,)
     assert "audio" not in store.rows[0]
 
 
@@ -113,10 +113,20 @@ def test_features_are_those_of_the_row(store):
     np.testing.assert_allclose(middle, 200.0, atol=4)
 
 
-def test_embeddings_have_unit_length_and_their_own_row(store):
-    embeddings = np.stack([store.embedding(row) for row in store.rows])
+def test_teacher_embeddings_have_unit_length_and_their_own_row(store):
+    embeddings = np.stack([store.teacher(row) for row in store.rows])
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-5)
     assert len(np.unique(embeddings.round(4), axis=0)) == 4
+
+
+def test_embeddings_of_our_encoder_are_written_and_read_by_row(store):
+    embeddings = np.random.default_rng(0).standard_normal((4, 192)).astype(np.float32)
+    store.write_embeddings(embeddings)
+    again = FeatureStore(store.folder)
+    for row in again.rows:
+        np.testing.assert_array_equal(again.embedding(row), embeddings[row["number"]])
+    with pytest.raises(AudioError, match="4 embeddings are needed"):
+        store.write_embeddings(embeddings[:3])
 
 
 def test_what_is_too_loud_is_scaled_not_clipped(store):

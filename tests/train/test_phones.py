@@ -74,7 +74,7 @@ def test_tones_and_words_are_the_teachers_and_sandhi_is_ours(frontend):
 
 def test_both_languages_in_a_sentence(frontend):
     found = words("我喜欢 coffee。", "wo↓ ɕi↓xwan kˈɔfi.", frontend)
-    assert found[:3] == ["uo2", "x i3", "h uan4"] or found[:3] == ["uo3", "x i3", "h uan4"]
+    assert found[:3] == ["uo2", "x i3", "h uan4"]
     assert found[3].startswith("K AO1 F IY0")
 
 

@@ -40,12 +40,24 @@ def test_least_squares_targets():
 
 def test_spectral_distance():
     distance = SpectralDistance(24000, (512, 256), (20, 10))
-    wave = torch.randn(2, 4800)
-    mel, linear = distance(wave, wave)
-    assert mel == 0
-    assert linear == 0
-    near = [float(v) for v in distance(wave, 0.9 * wave)]
-    far = [float(v) for v in distance(wave, torch.randn(2, 4800))]
-    assert all(0 < n < f for n, f in zip(near, far, strict=True))
-    other = torch.randn(2, 4800)
-    assert distance(wave, other, [256])[0] != distance(wave, other, [512])[0]
+    wave, other = torch.randn(2, 4800), torch.randn(2, 4800)
+    assert all(value == 0 for value in distance(wave, wave).values())
+    near, far = distance(wave, 0.9 * wave), distance(wave, other)
+    assert set(near) == {"mel", "log", "linear"}
+    assert all(0 < near[name] < far[name] for name in near)
+    assert distance(wave, other, [256])["mel"] != distance(wave, other, [512])["mel"]
+
+
+def test_energy_distance_prefers_noise_to_its_average():
+    """Two fresh draws of the target's noise beat one signal given twice, which plain distances do not see."""
+    torch.manual_seed(0)
+    distance = SpectralDistance(24000, (512, 256), (20, 10))
+    target, first, second = (torch.randn(8, 4800) for _ in range(3))
+    tone = torch.sin(torch.arange(4800) * 0.9).expand(8, -1)
+    alive = distance(first, target, second=second)
+    frozen = distance(first, target, second=first)
+    tonal = distance(tone, target, second=tone)
+    for name in ("log", "linear"):
+        assert alive[name] < frozen[name]
+        assert alive[name] < tonal[name]
+        torch.testing.assert_close(frozen[name], distance(first, target)[name])

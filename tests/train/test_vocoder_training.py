@@ -22,6 +22,7 @@ TRAINING = VocoderTraining(
     crop=8,
     f0_batch=2,
     f0_crop=12,
+    energy_start=0.0,
     gan_start=0.0,
     gan_rows=1,
     validate_every=2,
@@ -104,7 +105,7 @@ def test_one_step_trains_generator_and_critics(features, tmp_path):
         for name, module in (("model", trainer.model), ("critics", trainer.critics))
     }
     first = trainer.step(crops)
-    assert set(first) == {"f0", "mel", "linear", "gen", "features", "rel", "norm", "critic"}
+    assert set(first) == {"f0", "mel", "log", "linear", "gen", "features", "rel", "norm", "critic"}
     assert all(torch.isfinite(v) for v in first.values())
     for name, module in (("model", trainer.model), ("critics", trainer.critics)):
         moved = [not torch.equal(a, b) for a, b in zip(before[name], module.parameters(), strict=True)]

@@ -57,7 +57,7 @@ DOTTED: dict[str, str] = {
 }
 # These are also words, or end sentences: read in full only before a number.
 BEFORE_NUMBER: dict[str, str] = {
-    **{"No": "number", "no": "number", "Nos": "numbers", "nos": "numbers", "p": "page", "pp": "pages"},
+    **{"b": "born", "No": "number", "no": "number", "Nos": "numbers", "nos": "numbers", "p": "page", "pp": "pages"},
     **{
         "Fig": "figure",
         "fig": "figure",
@@ -84,6 +84,10 @@ DOTTED_PHRASES: tuple[tuple[str, str], ...] = (
     (r"\bc/o\b", "care of"),
     (r"\bb/c\b", "because"),
     (r"\bn/a\b|\bN/A\b", "N A"),
+    (r"\bWWII\b", "World War two"),
+    (r"\bWWI\b", "World War one"),
+    (r"\b(sq|cu)\.\s?(?=(?:ft|in|yd|mi|m|km)\b)", r"\1 "),
+    (r"\b20/20\b", "twenty twenty"),
     (r"\b24/7\b", "twenty four seven"),
     (r"\b9/11\b", "nine eleven"),
 )
@@ -111,7 +115,7 @@ RULERS = word_set(
     benedict nicholas alexander catherine peter frederick wilhelm leopold ferdinand francis napoleon gregory
     leo innocent clement urban boniface julius sixtus otto albert alfonso carlos felipe christian gustav olaf
     haakon harald constantine justinian theodosius ramses ramesses thutmose amenhotep ptolemy cleopatra darius
-    xerxes artaxerxes cyrus mithridates antiochus suleiman murad mehmed selim ivan vlad robert david malcolm
+    xerxes artaxerxes cyrus mithridates antiochus suleiman murad mehmed selim ivan vlad robert david
     kenneth stephen victoria isabella joseph maximilian rudolf ludwig umberto emmanuel baudouin albrecht
     casimir sigismund bela matthias juan pedro afonso manuel rama"""
 )

@@ -88,6 +88,8 @@ def _language(tokens: list[tuple[str, str]], i: int, main: str) -> str:
         return left
     clause = _clause(tokens, i)
     if any(kind == "han" for kind, _ in clause):
+        if not (left and right) and main in (left, right):
+            return main
         number = tokens[i][0] == "num"
         beside = {tokens[k][0] for k in (i - 1, i + 1) if 0 <= k < len(tokens)}
         return "zh" if number or "han" in beside or "en" not in (left, right) else "en"
@@ -98,7 +100,7 @@ def _language(tokens: list[tuple[str, str]], i: int, main: str) -> str:
 def main_language(text: str, otherwise: str = "en") -> str:
     """The language that numbers by themselves are read in: that of most words, else of the punctuation."""
     han = sum(is_han(c) for c in text)
-    latin = len(re.findall(r"[A-Za-z]+", text))
+    latin = len(re.findall(r"\b[A-Za-z]+", text))
     if han or re.search(r"[A-Za-z]{2}", text):
         return "zh" if han >= latin else "en"
     return "zh" if re.search(r"[，。、；：？！]", text) else otherwise

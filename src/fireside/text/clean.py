@@ -130,6 +130,7 @@ def clean(text: str) -> str:
     )
     text = re.sub(r"</?[A-Za-z][^<>\n]{0,200}>", " ", text)  # tags of HTML
     text = re.sub(r"(?<![\d.,-])\d{1,3}(?: \d{3}){2,}(?![\d-])", lambda m: m[0].replace(" ", ""), text)
+    text = re.sub(r"(?<!\S)–(?=\d)", "-", text)
     # "1920x1080": a sign between numbers, not a letter.
     text = re.sub(r"(?<=\d)(?<!\b0)(\s?)[xX](\s?)(?=\d)", r"\1×\2", text)
     check_scripts(text)

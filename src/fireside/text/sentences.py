@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from fireside.text.abbreviations_en import BEFORE_NUMBER, DOTTED, MONTH_SHORT, TITLES, WEEKDAY_SHORT
+from fireside.text.abbreviations_en import BEFORE_NUMBER, DOTTED, MONTH_SHORT, MONTHS, TITLES, WEEKDAY_SHORT
 from fireside.text.clean import is_han, is_latin
 from fireside.text.word_set import word_set
 
@@ -18,26 +18,13 @@ _SECONDS = {"han": 0.215, "latin": 0.07, "digit": 0.3, "pause": 0.15}
 _CLOSERS = "\"')]}」』】》）”’"
 _END = re.compile(rf"[.!?。！？]+[{re.escape(_CLOSERS)}]*|\n\s*")
 _CLAUSE = re.compile(rf"(?:[,;:](?=\s)|[，；：、]|\s[—–-]+\s|—+|[)）])[{re.escape(_CLOSERS)}]*\s*")
-_ABBREVIATIONS = frozenset(
-    [*TITLES, *DOTTED, *MONTH_SHORT, *WEEKDAY_SHORT, "Dr", "St", *(k for k in BEFORE_NUMBER if k != "no")]
-) - {
-    "in",
-    "al",
-    "max",
-    "min",
-    "Sun",
-    "Sat",
-    "Mar",
-    "May",
-    "ed",
-    "temp",
-    "Sec",
-    "Art",
-    "Ex",
-    "Tab",
-    "par",
-    "Ch",
-}
+# Words that end in a dot inside a sentence; those that are also plain words are left out.
+_ABBREVIATIONS = frozenset([*TITLES, *DOTTED, *MONTH_SHORT, *WEEKDAY_SHORT, "Dr", "St", "sq", "cu", "fl"]) - word_set(
+    "in al max min Sun Sat Mar May ed temp"
+)
+_CALENDAR = frozenset([*MONTHS, *MONTH_SHORT, *WEEKDAY_SHORT, *WEEKDAY_SHORT.values()])
+_WINDOW = 80
+"""Characters on either side of a mark that decide whether it ends a sentence."""
 _MAY_END = frozenset({"Jr", "Sr", "Inc", "Ltd", "Co", "Corp", "etc", "Bros", "Esq", "Ave", "Rd", "Blvd", "St", "al"})
 _STARTERS = word_set(
     """The A An He She It We I They You This That These Those But And Or So If In On At By For From As When
@@ -67,7 +54,7 @@ def speakable(text: str) -> bool:
 
 
 def _is_sentence_end(text: str, match: re.Match[str]) -> bool:
-    mark, after = match[0], text[match.end() :]
+    mark, after = match[0], text[match.end() : match.end() + _WINDOW]
     if "\n" in mark:
         return _line_ends(text, match)
     if any(c in "。！？" for c in mark):
@@ -77,9 +64,10 @@ def _is_sentence_end(text: str, match: re.Match[str]) -> bool:
     if mark[0] != "." or mark.startswith(".."):
         # An ellipsis goes on where a small letter follows.
         return not (mark.startswith("..") and re.match(r"\s*[a-z]", after))
-    before = re.search(r"[\w.'-]+$", text[: match.start()])
-    word = before[0] if before else ""
-    following = re.match(r"\s*[\"'(]*([\w']+)", after)
+    lead = text[max(0, match.start() - _WINDOW) : match.start()]
+    before = re.search(r"[\w.'-]+$", lead)
+    word = re.sub(r"^.*-|^\d+(?=[a-z])", "", before[0]) if before else ""
+    following = re.match(r"\s*[\"'(]*([\w']+|\S)", after)
     next_word = following[1] if following else ""
     if not next_word:
         return True
@@ -88,7 +76,8 @@ def _is_sentence_end(text: str, match: re.Match[str]) -> bool:
         plain = word.replace(".", "").lower()
         if plain in ("eg", "ie"):
             return False
-        return capital and (plain in ("am", "pm") or next_word in _STARTERS)
+        named = next_word in _CALENDAR or next_word.isupper()
+        return next_word in _STARTERS or (capital and plain in ("am", "pm") and not named)
     if len(word) == 1 and word.isalpha() and word != "I":
         return is_han(next_word[0]) or (word.islower() and capital) or next_word in _STARTERS
     if word in _ABBREVIATIONS:
@@ -96,9 +85,8 @@ def _is_sentence_end(text: str, match: re.Match[str]) -> bool:
     if word in BEFORE_NUMBER and next_word[0].isdigit():
         return False
     # "1. Buy milk": the number of an item.
-    return not (
-        word.isdigit() and len(word) < 3 and re.search(r"(?:^|\n)\s*$", text[: before.start()] if before else "")
-    )
+    item = word.isdigit() and len(word) < 3 and re.search(r"(?:^|\n)\s*$", lead[: len(lead) - len(word)])
+    return not item
 
 
 def _line_ends(text: str, match: re.Match[str]) -> bool:

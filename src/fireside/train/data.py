@@ -1,9 +1,10 @@
-"""Features on disk for training: written once from parquet shards, read as memory maps by every training loop.
+"""Features on disk for training: written once from parquet shards, read as memory maps by every loop.
 
     python -m fireside.train.data --corpus DIR --speakers FILE --campplus campplus.onnx --out runs/features
 
-A feature folder holds `index.jsonl` (a row per utterance, with offsets) and one flat binary file per kind of feature.
-All kinds are cut to whole speech tokens, so that one token is 2 mel frames, 4 log-mel frames and 960 samples.
+A feature folder holds `index.jsonl` (a row per utterance, with offsets) and one flat binary file per kind of
+feature. All kinds are cut to whole speech tokens, so that one token is 2 mel frames, 4 log-mel frames and 960
+samples.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ Row = dict[str, Any]
 class FeatureStore:
     """Reads a feature folder; every accessor takes a row of `rows` and returns a numpy array.
 
-    wav: float32 [samples] at 24 kHz; mel: float32 [frames, 80] at 50 Hz, natural log; logmel: float32 [frames, 128] at
-    100 Hz; f0: float32 [frames] in Hz at 50 Hz, 0 where unvoiced; teacher and embedding: float32 [192], unit length, CAM++'s and our speaker encoder's;
-    tokens: int64 [tokens] at 25 Hz; phones: int64 [tokens], the sound of each token, 0 in pauses, -1 without text.
+    wav: float32 [samples] at 24 kHz; mel: float32 [frames, 80] at 50 Hz, natural log; logmel: float32
+    [frames, 128] at 100 Hz; f0: float32 [frames] in Hz at 50 Hz, 0 where unvoiced; teacher and embedding:
+    float32 [192], unit length, CAM++'s and our speaker encoder's; tokens: int64 [tokens] at 25 Hz; phones:
+    int64 [tokens], the sound of each token, 0 in pauses, -1 without text.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -74,31 +76,42 @@ class FeatureStore:
         return self._map(kind)[start : start + row["tokens"] * per_token]
 
     def wav(self, row: Row) -> np.ndarray:
+        """Samples."""
         return self._slice("wav", row).astype(np.float32) / 32768.0
 
     def mel(self, row: Row) -> np.ndarray:
+        """Mel spectrogram."""
         return self._slice("mel", row).astype(np.float32)
 
     def logmel(self, row: Row) -> np.ndarray:
+        """Whisper log-mel."""
         return self._slice("logmel", row).astype(np.float32)
 
     def f0(self, row: Row) -> np.ndarray:
+        """Fundamental frequency."""
         return np.array(self._slice("f0", row))
 
     def embedding(self, row: Row) -> np.ndarray:
+        """Our speaker encoder's embedding."""
         return np.array(self._map("embedding")[row["number"]])
 
     def teacher(self, row: Row) -> np.ndarray:
+        """CAM++'s embedding."""
         return np.array(self._map("teacher")[row["number"]])
 
     def tokens(self, row: Row) -> np.ndarray:
+        """Speech tokens."""
         return self._slice("tokens", row).astype(np.int64)
 
     def phones(self, row: Row) -> np.ndarray:
+        """The sound of each token."""
         return self._slice("phones", row).astype(np.int64)
 
     def write(self, kind: str, values: list[np.ndarray]) -> None:
-        """Write the 'tokens' or 'phones' of all rows, in the order of `rows`; lengths must be those of the index."""
+        """Write the 'tokens' or 'phones' of all rows, in the order of `rows`.
+
+        Raises AudioError when the lengths are not those of the index.
+        """
         flat = np.concatenate([np.asarray(ids, dtype="<i2") for ids in values])
         if len(flat) != sum(row["tokens"] for row in self.rows):
             raise AudioError(f"the {kind} do not have the lengths of the index; prepare the features again.")
@@ -112,7 +125,10 @@ class FeatureStore:
 
 
 def f0_track(audio: np.ndarray, frames: int) -> np.ndarray:
-    """F0 in Hz at the centres of the mel frames (10 ms + 20 ms i), 0 where unvoiced: WORLD's DIO with StoneMask."""
+    """F0 in Hz at the centres of the mel frames (10 ms + 20 ms i), 0 where unvoiced.
+
+    WORLD's DIO with StoneMask.
+    """
     import pyworld
 
     wave = audio.astype(np.float64)
@@ -179,7 +195,7 @@ def _extract(item: tuple[Row, bytes]) -> tuple[Row, dict[str, bytes]]:
 def utterances(corpus: Path, speakers: Path | None) -> Iterator[tuple[Row, bytes]]:
     """All utterances of the corpus shards, then of the real recordings, with their split.
 
-    Held out: every twentieth utterance of the corpus and every tenth real person, by a checksum of their name.
+    Held out: every twentieth utterance of the corpus and every tenth real person, by a checksum of the name.
     """
     import pyarrow.parquet
 
@@ -199,8 +215,8 @@ def utterances(corpus: Path, speakers: Path | None) -> Iterator[tuple[Row, bytes
 def prepare(corpus: Path, speakers: Path | None, campplus: Path, out: Path, workers: int = 2) -> int:
     """Write the feature folder `out` from parquet shards; returns the number of utterances.
 
-    corpus: folder of shards with `utt, text, lang, spk, speed, audio`; speakers: a parquet of real people or None;
-    campplus: the ONNX network whose embeddings are the targets of the speaker encoder.
+    corpus: folder of shards with `utt, text, lang, spk, speed, audio`; speakers: a parquet of real people or
+    None; campplus: the ONNX network whose embeddings are the targets of the speaker encoder.
     """
     from tqdm import tqdm
 
@@ -229,9 +245,7 @@ def prepare(corpus: Path, speakers: Path | None, campplus: Path, out: Path, work
 
 def main(argv: list[str] | None = None) -> None:
     """Command line of this stage."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder of parquet shards")
     parser.add_argument("--speakers", type=Path, help="parquet of real people, without text")
     parser.add_argument("--campplus", type=Path, required=True, help="ONNX teacher of speaker embeddings")

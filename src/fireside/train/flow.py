@@ -131,8 +131,9 @@ class Validator:
                     chunked=True,
                 )
             length = int(batch.token_mask[i].sum()) * flow.config.token_mel_ratio - prefix
-            difference = (mel - batch.mel[i : i + 1, :, prefix:])[:, :, :length]
-            errors.append(difference.abs().mean())
+            counted = 1.0 if batch.loss_mask is None else batch.loss_mask[i : i + 1].amax(2, keepdim=True)
+            difference = (mel - batch.mel[i : i + 1, :, prefix:])[:, :, :length].abs() * counted
+            errors.append(difference.mean())
         return {"loss": float(loss), "mel_l1": float(torch.stack(errors).mean())}
 
 

@@ -41,12 +41,7 @@ def words_and_phones() -> list[tuple[str, Phones]]:
     for word in lexicon.words():
         phones = lexicon.get(word)
         plain = word.islower() and len(word) > 1 and all(c in LETTERS for c in word)
-        if (
-            phones
-            and plain
-            and inflected(word, lexicon.get) != phones
-            and len(phones) <= MAX_GROUP * len(word)
-        ):
+        if phones and plain and inflected(word, lexicon.get) != phones and len(phones) <= MAX_GROUP * len(word):
             out.append((word, phones))
     return out
 
@@ -159,9 +154,7 @@ def error_rates(network: LetterToSound, pairs: list[tuple[str, Phones]]) -> dict
     }
 
 
-def train(
-    pairs: list[tuple[str, list[Phones]]], hidden: int, minutes: float, seed: int
-) -> dict[str, np.ndarray]:
+def train(pairs: list[tuple[str, list[Phones]]], hidden: int, minutes: float, seed: int) -> dict[str, np.ndarray]:
     """Fit the tagger to aligned words within the time; returns its weights as float16 with the group
     names."""
     torch.manual_seed(seed)

@@ -89,8 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=default)
     args = parser.parse_args(argv)
     gold, silver = (
-        json.loads((args.misaki / f"us_{grade}.json").read_text(encoding="utf-8"))
-        for grade in ("gold", "silver")
+        json.loads((args.misaki / f"us_{grade}.json").read_text(encoding="utf-8")) for grade in ("gold", "silver")
     )
     lines = build(gold, silver)
     args.out.write_bytes(lzma.compress("\n".join(lines).encode(), preset=9))

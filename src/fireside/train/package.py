@@ -1,6 +1,6 @@
 """Makes a model folder of trained parts: `fireside.yaml`, the weights in a small format, and the named voices.
 
-    python -m fireside.train.package --runs runs --out src/fireside/hearth
+python -m fireside.train.package --runs runs --out src/fireside/hearth
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 Writes a line `{"utt", "words": [[token ids] ...]}` per utterance that has a text. The tokens are those that
 the front end gives at run time, so that a trained model meets nothing new; only sounds are replaced, where
-the IPA that the teacher spoke from (`phonemes` of the corpus) has another pronunciation of the word, or one of
-a word that no dictionary knows. Corpora without that column get the front end's reading.
+the IPA that the teacher spoke from (`phonemes` of the corpus) has another pronunciation of the word, or one
+of a word that no dictionary knows. Corpora without that column get the front end's reading.
 """
 
 from __future__ import annotations
@@ -165,9 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     """Command line of this stage."""
     from tqdm import tqdm
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=Path, required=True, help="folder made by `fireside.train.data`")
     parser.add_argument("--out", type=Path, required=True, help="the file to write (jsonl)")
     args = parser.parse_args(argv)

@@ -19,11 +19,16 @@ import torch
 import torch.nn.functional as F
 import yaml
 from pydantic import Field
+from safetensors.torch import load_file
 from torch import Tensor
+from tqdm import tqdm
 
+from fireside.audio.features import kaldi_fbank
+from fireside.audio.resample import resample
 from fireside.errors import AudioError
 from fireside.models.config import Config, SpeakerConfig
 from fireside.models.speaker import SpeakerEncoder
+from fireside.train.data import SAMPLE_RATE, FeatureStore
 from fireside.train.loop import Average, Run, RunConfig
 from fireside.train.speaker_crops import N_BINS, CropConfig, CropStore, Teacher, prepare_crops
 
@@ -230,6 +235,21 @@ def train(corpus: Path, speakers: Path | None, teacher: Path, out: Path, config:
     print(json.dumps(report, indent=2))
 
 
+@torch.inference_mode()
+def write_embeddings(features: Path, out: Path) -> None:
+    """Write the embedding of every utterance of a feature folder: what the flow is trained on and prompted with."""
+    store = FeatureStore(features)
+    config = SpeakerConfig.model_validate_json((out / "config.json").read_text(encoding="utf-8"))
+    encoder = SpeakerEncoder(config).eval()
+    encoder.load_state_dict(load_file(out / "speaker.safetensors"))
+    embeddings = []
+    for row in tqdm(store.rows, desc="embeddings", unit="utt"):
+        wave16 = resample(torch.from_numpy(store.wav(row)), SAMPLE_RATE, 16000)
+        embedding = encoder(kaldi_fbank(wave16, subtract_mean=True)[None])[0]
+        embeddings.append(F.normalize(embedding, dim=0).numpy())
+    store.write_embeddings(np.stack(embeddings))
+
+
 def main() -> None:
     """Command line of the module; see its docstring."""
     parser = argparse.ArgumentParser(
@@ -242,6 +262,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="YAML with the keys of SpeakerTraining")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--features", type=Path, help="feature folder to write the embeddings of, when trained")
     options = parser.parse_args()
     values = yaml.safe_load(options.config.read_text(encoding="utf-8")) if options.config else {}
     config = SpeakerTraining.model_validate(values)
@@ -250,6 +271,8 @@ def main() -> None:
     }
     config = config.model_copy(update={"run": config.run.model_copy(update=given)})
     train(options.corpus, options.speakers, options.teacher, options.out, config)
+    if options.features is not None:
+        write_embeddings(options.features, options.out)
 
 
 if __name__ == "__main__":

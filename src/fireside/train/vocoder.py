@@ -1,12 +1,12 @@
-"""Training of the vocoder from nothing: spectral and f0 losses first, then small discriminators join.
+"""Training of the vocoder from nothing: spectral distances, then an energy distance, then discriminators.
 
     python -m fireside.train.vocoder --features DIR --out DIR [--minutes N] [--threads N] [--set key=value
     ...]
 
 The source is fed the f0 track at first, so that harmonics stand in the right place from the first step; later
-part of the batches use the predicted f0, as synthesis does. Mels are perturbed in part of the rows, because
-at synthesis they come from the flow. Without discriminators the objective has no preference between noise and
-buzz at the same mel; they teach the texture.
+part of the batches use the predicted f0, as synthesis does. Mels are perturbed in part of the rows, because at
+synthesis they come from the flow. The energy distance teaches which parts are noise, at the cost of the plain
+distances; the discriminators refine what is left, and cost more than the generator.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ HEARTH = VocoderConfig(
 
 
 class VocoderTraining(Config):
-    """Batches, weights of the losses, and when the discriminators join.
+    """Batches, weights of the losses, and when each phase begins.
 
     batch rows of `crop` mel frames for the decoder, the first `gan_rows` of them for the critics; the f0
     predictor has longer excerpts of its own, because it is cheap. Shares and starts are fractions of 1.
@@ -68,10 +68,12 @@ class VocoderTraining(Config):
     real_share: float = 0.12
     perturbed_share: float = 0.3
     perturbation: float = 0.1
-    gan_start: float = 0.38
+    energy_start: float = 0.3
+    gan_start: float = 0.6
     gan_rows: int = 5
     predicted_f0_start: float = 0.25
     mel_weight: float = 45.0
+    log_weight: float = 15.0
     linear_weight: float = 10.0
     gan_spectral_share: float = 0.4
     feature_weight: float = 2.0
@@ -179,6 +181,9 @@ class VocoderTrainer:
         adversarial = run.progress >= training.gan_start
         mel, f0, wave = crops.draw(training.batch, training.crop, training.real_share)
         mel = perturb(mel, training.perturbed_share, training.perturbation)
+        in_pairs = run.progress >= training.energy_start
+        if in_pairs:  # each excerpt twice, with the same mel and other noise in the source
+            mel, f0, wave = (torch.cat([x[: training.batch // 2]] * 2) for x in (mel, f0, wave))
         losses = self._f0_loss(crops)
         given = f0
         if run.progress >= training.predicted_f0_start and random.random() < 0.5:
@@ -190,8 +195,12 @@ class VocoderTrainer:
         ]
         with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
             fake = synthesise(self.model, mel, given)
-            losses["mel"], losses["linear"] = self.distance(fake, wave, windows)
-            total = training.mel_weight * losses["mel"] + training.linear_weight * losses["linear"]
+            losses |= self._spectral_losses(fake, wave, windows, in_pairs)
+            total = (
+                training.mel_weight * losses["mel"]
+                + training.log_weight * losses["log"]
+                + training.linear_weight * losses["linear"]
+            )
             if adversarial:
                 total = total * training.gan_spectral_share
                 rows = training.gan_rows  # the critics cost more than the generator
@@ -232,6 +241,12 @@ class VocoderTrainer:
             self.critic_optimizer.step()
         return {name: value.detach() for name, value in losses.items()}
 
+    def _spectral_losses(self, fake: Tensor, wave: Tensor, windows: list[int], in_pairs: bool) -> dict[str, Tensor]:
+        if not in_pairs:
+            return self.distance(fake, wave, windows)
+        first, second = fake.chunk(2)
+        return self.distance(first, wave[: len(first)], windows, second)
+
     def _f0_loss(self, crops: Crops) -> dict[str, Tensor]:
         training = self.training
         mel, f0, _ = crops.draw(training.f0_batch, training.f0_crop, training.real_share)
@@ -244,13 +259,14 @@ class VocoderTrainer:
         """Losses of the averaged weights on held-out excerpts, with predicted f0."""
         averaged = HiFT(self.model.config)
         averaged.load_state_dict(self.average.weights())
-        totals = {"mel": 0.0, "linear": 0.0, "f0": 0.0}
+        totals: dict[str, float] = {}
         for _ in range(batches):
             mel, f0, wave = crops.draw(8, 2 * self.training.crop, 0.0)
             predicted = averaged.predict_f0(mel[..., : f0.shape[1] + averaged.f0_predictor.look_right], final=False)
             distance = self.distance(synthesise(averaged, mel, predicted), wave, self.training.windows)
-            for name, value in zip(totals, (*distance, (predicted - f0).abs().mean()), strict=True):
-                totals[name] += float(value) / batches
+            distance["f0"] = (predicted - f0).abs().mean()
+            for name, value in distance.items():
+                totals[name] = totals.get(name, 0.0) + float(value) / batches
         return totals
 
 

@@ -8,10 +8,16 @@ from fireside.text.abbreviations_en import DOTTED_PHRASES
 from fireside.text.numbers_en import cardinal, digits
 from fireside.text.rule import Match, Rule, template
 
+_CUES = {"Tel": "telephone", "tel": "telephone"}
+
 
 def _phone(m: Match) -> str:
-    groups = re.findall(r"\d+", m[0])
-    lead = "plus " if m[0].lstrip("( ").startswith("+") else ""
+    return _phone_groups(m[0])
+
+
+def _phone_groups(text: str) -> str:
+    groups = re.findall(r"\d+", text)
+    lead = "plus " if text.lstrip("( ").startswith("+") else ""
     spoken = ["eight hundred" if group == "800" and i < 2 else digits(group) for i, group in enumerate(groups)]
     return lead + ", ".join(spoken)
 
@@ -80,6 +86,10 @@ def rules() -> list[Rule]:
         (r"(?<![\w.,/-])\d{3}-\d{4}\b(?!-)", _phone),
         (r"(?<![\w.,-])\d{4}(?:[ -]\d{4}){2,4}\b", _phone),
         (r"\b\d{3}-\d{2}-\d{4}\b", _phone),
+        (
+            r"\b(?P<cue>ISBN|Tel|tel|Fax|fax|[Pp]hone)(?:\.|:)?:?\s(?P<n>\+?\d[\d\s()-]{5,}\d)",
+            lambda m: f"{_CUES.get(m['cue'], m['cue'])} {_phone_groups(m['n'])}",
+        ),
         (
             r"\b(?P<cue>[Dd]ial|[Cc]all|[Pp]hone|[Tt]ext|[Pp]ress|PIN|pin|code|extension|ext\.)\s(?P<n>\d{3,})\b(?![,.:/-]?\d|\s(?!for|to|if|now|or|and)[a-z])",
             lambda m: f"{m['cue']} {digits(m['n'])}",

@@ -131,7 +131,7 @@ def rules() -> list[Rule]:
         ),
         (
             rf"(?<![\w.])(?P<sign>(?<![\w)])[-−])?(?:(?P<from>{NUM})(?:{units})?{DASH})?"
-            rf"(?P<amount>{NUM})(?P<hyphen>-|\s)?(?P<unit>{units})(?![\w²³/]|\.\w|'\w)(?:\.(?=\s[a-z\d]))?",
+            rf"(?P<amount>{NUM})(?P<hyphen>-|\s)?(?P<unit>{units})(?![\w²³/]|\.\w|'\w)(?:\.(?=\s[a-z\d]|[,;:)]))?",
             _measure,
         ),
         (

@@ -30,6 +30,8 @@ def _followed_by_count(rest: str) -> bool:
     if not word:
         return False
     noun = word[1].lower()
+    if word[1][0].isupper():
+        return False  # the 2020 Olympics
     return noun in _COUNTED or (noun.endswith("s") and not noun.endswith("ss") and noun not in _NOT_PLURALS)
 
 
@@ -124,14 +126,14 @@ def rules() -> list[Rule]:
         ),
         (r"(?<![\w.])(?P<abbr>v)(?=\d)", _before_number),
         (
-            r"\b(?P<name>[Ff]light|Boeing|[Rr]oom|[Rr]oute|[Hh]ighway|Interstate|[Ss]uite|Airbus A)"
-            r"\s?(?P<n>\d{3,4})\b(?!,\d)",
+            r"\b(?P<name>[Ff]light|Boeing|[Rr]oom|[Rr]oute|[Hh]ighway|Hwy\.?|Interstate|US|[Ss]uite|Airbus A)"
+            r"[\s-]?(?P<n>\d{3,4})\b(?!,\d)",
             _named_number,
         ),
         (r"\b(?!AD\b|BC\b|CE\b)(?P<name>[A-Z]{2,})\s(?P<n>[1-9]\d{3})\b(?!,\d)", _named_number),
         (r"\b(?P<name>[A-Z])-?(?P<n>[1-9]\d{2})\b(?!,\d)", _named_number),
         # Numbers.
-        (r"(?<![\w.])(?P<n>\d+)(?:st|nd|rd|th|ST|ND|RD|TH)\b", lambda m: ordinal(m["n"])),
+        (rf"(?<![\w.,])(?P<n>{INT})(?:st|nd|rd|th|ST|ND|RD|TH)\b", lambda m: ordinal(m["n"])),
         (r"(?P<lead>,\s)(?P<state>" + "|".join(STATES) + r")\b(?:\s(?P<zip>\d{5})\b)?", _state),
         (r"(?P<base>[A-Za-z0-9]+|\))(?:(?P<sup>[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)|\^(?P<caret>-?\d+))", _power),
         (r"\b(?P<w>\d+)[ -](?P<n>\d{1,2})/(?P<d>\d{1,3})\b(?!/)", _mixed_fraction),

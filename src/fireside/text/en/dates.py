@@ -79,7 +79,7 @@ def _half(mark: str | None) -> str:
 
 def _lost_stop(m: Match) -> str:
     """The full stop that an abbreviation's own dot stood for: at the end, or before a new sentence."""
-    return "." if m[0].endswith(".") and re.match(r"\s*$|\s+[A-Z]", m.string[m.end() :]) else ""
+    return "." if m[0].endswith(".") and not m.string[m.end() :].strip() else ""
 
 
 def _clock(m: Match) -> str:
@@ -143,7 +143,10 @@ def rules() -> list[Rule]:
             rf"\b(?P<book>{_BOOKS})\s(?P<c>\d+):(?P<v>\d+)",
             lambda m: f"{m['book']} {cardinal(m['c'])} {cardinal(m['v'])}",
         ),
-        (r"\b(\d{1,2}:\d{2}(?:\s?[ap]\.?m\.?)?)\s?[-–—]\s?(?=\d{1,2}:\d{2})", template(r"\1 to ")),
+        (
+            r"\b(\d{1,2}(?::\d{2})?(?:\s?[aApP]\.?[mM]\.?)|\d{1,2}:\d{2})\s?[-–—]\s?(?=\d{1,2}(?::\d{2}|\s?[aApP]\.?[mM]))",
+            template(r"\1 to "),
+        ),
         (
             r"\b(?P<h>\d{1,2}):(?P<m>\d{2})(?::(?P<s>\d{2}))?(?:\s?(?P<half>[aApP]\.\s?[mM]\b\.?|[aApP][mM]\b))?",
             _clock,

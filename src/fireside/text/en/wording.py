@@ -123,7 +123,7 @@ def rules() -> list[Rule]:
     """Patterns and what is said for them, in the order in which they must run."""
     return [
         # Words.
-        (r"\b(?P<word>[A-Za-z]+)\s(?P<roman>[IVXLC]+)\b(?!['.]\w)", _roman_after),
+        (r"\b(?P<word>[A-Za-z]+)\s(?P<roman>[IVXLC]+)\b(?!\.\w|'(?!s\b))", _roman_after),
         (rf"\b(?:{'|'.join(_SAFE_ROMANS)})\b(?!')", lambda m: cardinal(roman(m[0]) or 0)),
         (rf"\b(?P<unit>{'|'.join(_BARE_UNITS)})\b(?!/)", lambda m: UNITS[m["unit"]][1]),
         (r"\b(?P<abbr>Dr|St)(?P<dot>\.)?(?=\W|$)", _doctor),

@@ -46,7 +46,7 @@ def _percent(m: Match) -> str:
     base = "千分之" if m["mark"] == "‰" else "百分之"
     sign = ("负" if m["sign"] in "-−" else "正") if m["sign"] else ""
     first = f"{base}{decimal(m['a'].replace(',', ''))}到" if m["a"] else ""
-    return f"{first}{base}{sign}{decimal(m['n'].replace(',', ''))}"
+    return f"{sign}{first}{base}{decimal(m['n'].replace(',', ''))}"
 
 
 def _measure(m: Match) -> str:

@@ -10,6 +10,7 @@ from fireside.text.zh.patterns import MEASURES, NUM, TO
 
 _PHONE_CUE = r"(?:电话|手机|热线|拨打|拨|致电|打|报警|急救|号码|联系|客服|转|分机)\D{0,4}$"
 _CODE_CUE = r"(?:密码|验证码|编号|学号|工号|账号|帐号|卡号|房号|邮编|单号|代码|口令|QQ|证件号|微信号|车牌)\D{0,4}$"
+_SCORE_CUE = r"(?:比分|击败|战胜|赢|输|胜|战平|打平|踢平|领先|落后)\S{0,6}$"
 _HYPHEN_IS_MINUS = "为是到至约于达得温值负降升从"
 _KNOWN_DIGITS = "618|315|520|911|985|211|996|007|1024"
 _SYMBOLS: dict[str, str] = {
@@ -35,7 +36,11 @@ def _fraction(m: Match) -> str:
 
 
 def _range(m: Match) -> str:
-    joint = "比" if re.search(r"(?:比分|击败|战胜|赢|输|胜|负|平|领先|落后)\S{0,6}$", m.string[: m.start()]) else "到"
+    joint = (
+        "比"
+        if re.search(r"(?:比分|击败|战胜|赢|输|胜|战平|打平|踢平|领先|落后)\S{0,6}$", m.string[: m.start()])
+        else "到"
+    )
     b = m["b"].replace(",", "")
     measured = re.match(rf"\s?(?:{MEASURES})", m.string[m.end() :])
     first = m["a"].replace(",", "")
@@ -96,13 +101,20 @@ def rules() -> list[Rule]:
         (rf"(?<=[{_HYPHEN_IS_MINUS}])[-−](?=\d)|(?<![A-Za-z\d\u4e00-\u9fff)])[-−](?=\d)", template("负")),
         (r"(?<=[\u4e00-\u9fff])-(?=\d)", template("")),
         # Plain numbers.
+        (
+            r"(?P<m>\d)(?P<unit>米|元|块)(?P<cm>\d{1,2})(?![\d.米厘])",
+            lambda m: f"{counted(m['m'])}{m['unit']}{digits(m['cm'])}",
+        ),
+        (r"(?<=[个次元块斤吨度人件台辆箱])/(?=[天日月年人小时次分斤公个件])", template("每")),
+        (r"(?<=年是)\d{4}|(?<=公元)\d{3,4}|(?<=年份)\d{4}", lambda m: digits(m[0])),
         (r"第\s?(?P<n>\d+)", lambda m: "第" + cardinal(m["n"])),
         (
-            r"(?<!\d)\d{3,4}(?=路|次列车|号线|航班|号?房间?|室)|(?<=房间|航班|教室|房号)\d{3,4}",
+            r"(?<!\d)\d{3,4}(?=路|次列车|号线|航班|号?房间?|室)|(?<=房间|航班|教室|房号|单元|号楼)\d{3,4}(?!\d)",
             lambda m: digits(m[0]),
         ),
         (r"(?<=周|期|拜)(?P<n>[1-6])(?![\d.])", lambda m: cardinal(m["n"])),
         (r"(?<![\d.])(?P<n>2)(?=月(?!亮)|号|日|楼|班|级|环|路|等|维|战|人转)", lambda m: "二"),
+        (r"(?P<a>[A-Za-z])-?(?P<n>\d+(?:\.\d+)?)(?!\d|\.\d)", _letter_number),
         (rf"(?<![\d.])(?P<n>{NUM})\s?(?P<unit>{MEASURES})", _with_measure),
         (r"(?P<a>[A-Za-z])[- ]?(?P<n>\d+(?:\.\d+)?)(?!\d|\.\d)", _letter_number),
         (rf"(?P<n>{NUM})", _number),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from fireside.text.numbers_zh import DIGITS, cardinal, counted, digits
-from fireside.text.rule import Match, Rule
+from fireside.text.rule import Match, Rule, template
 
 
 def _phone(m: Match) -> str:
@@ -98,6 +98,11 @@ def rules() -> list[Rule]:
         (r"(?<!\d)\d{3}-\d{3,4}-\d{4}(?!\d)", _phone),
         (r"(?<![\d.,])(?:12306|12315|10086|10010)(?![\d年月日元人个万亿.,%])", _phone),
         # Dates.
+        (r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2})\s?[-–—~～]\s?(?=\d{4}[-/.])", template(r"\1到")),
+        (
+            r"(?<![\d-])(?P<a>(?:19|20)\d\d)[-–—~～/](?P<b>(?:19|20)\d\d)(?![\d年-])",
+            lambda m: f"{digits(m['a'])}到{digits(m['b'])}",
+        ),
         (
             r"(?<!\d)(?P<y>\d{4})\s?(?:年|[-/.])\s?(?P<m>\d{1,2})\s?(?:月|[-/.])\s?(?P<d>\d{1,2})(?!\d)\s?日?(?!号)",
             _full_date,
@@ -127,11 +132,11 @@ def rules() -> list[Rule]:
             lambda m: f"{m['pre']}{cardinal(m['h'])}比{cardinal(m['m'])}",
         ),
         (
-            r"(?<!\d)(?P<h>\d{1,2})[:：](?P<m>\d{2})(?:[:：](?P<s>\d{2}))?(?!\d)(?:\s?(?P<half>[aApP]\.?[mM]\b\.?))?",
+            r"(?<!\d)(?P<h>\d{1,2})[:：](?P<m>\d{2})(?:[:：](?P<s>\d{2}))?(?!\d)(?:\s?(?P<half>[aApP]\.?[mM](?![A-Za-z])\.?))?",
             _clock,
         ),
         (
-            r"(?<!\d)(?P<h>\d{1,2})\s?(?P<half>[aApP]\.?[mM]\b\.?)",
+            r"(?<!\d)(?P<h>\d{1,2})\s?(?P<half>[aApP]\.?[mM](?![A-Za-z])\.?)",
             lambda m: f"{'上午' if m['half'][0] in 'aA' else '下午'}{counted(m['h'])}点",
         ),
         (r"(?P<a>\d+)[:：](?P<b>\d+)", lambda m: f"{cardinal(m['a'])}比{cardinal(m['b'])}"),

@@ -1,0 +1,51 @@
+"""The bundled voice, when its weights are in the package: it speaks, and the API's promises hold for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fireside import Fireside, hub, load
+from fireside.models.checkpoint import PARTS
+
+
+@pytest.fixture(scope="module")
+def hearth() -> Fireside:
+    folder = hub.bundled_folder()
+    if not (folder / hub.CONFIG_FILE).is_file():
+        pytest.skip(f"needs the trained weights of hearth in {folder}: recipes/hearth makes them")
+    return load()
+
+
+def test_every_part_loads(hearth: Fireside) -> None:
+    for part in PARTS:
+        assert getattr(hearth.model, part) is not None
+
+
+def test_the_weights_are_small() -> None:
+    folder = hub.bundled_folder()
+    if not folder.is_dir():
+        pytest.skip(f"needs the trained weights of hearth in {folder}: recipes/hearth makes them")
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 45e6
+
+
+def test_it_has_voices_of_both_languages(hearth: Fireside) -> None:
+    voices = hearth.voices
+    assert voices[0].name == "default"
+    assert {"en", "zh"} <= {voice.language for voice in voices}
+    for card in voices:
+        voice = hearth.voice(card.name)
+        assert len(voice.prompt_tokens) >= 25
+        assert card.words
+        assert card.licence
+
+
+@pytest.mark.parametrize("text", ["Good evening.", "晚上好。"])
+def test_it_speaks(hearth: Fireside, text: str) -> None:
+    speech = hearth.say(text, seed=7)
+    assert 0.4 < speech.seconds < 4
+    level = 20 * np.log10(np.sqrt(np.mean(speech.samples**2)))
+    assert -40 < level < -10
+    assert np.isfinite(speech.samples).all()
+    again = np.concatenate([chunk.samples for chunk in hearth.stream(text, seed=7)])
+    np.testing.assert_array_equal(again, speech.samples)
