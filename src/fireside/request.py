@@ -32,7 +32,7 @@ class SpeechRequest:
     seed: int | None = None
     control: tuple[int, ...] = ()
     use_prompt_text: bool = True
-    hops: tuple[int, ...] = (1, 1, 2)
+    hops: tuple[int, ...] = (1, 1, 2, 4)
 
 
 @dataclass(frozen=True)

@@ -176,14 +176,14 @@ def test_training_learns_resumes_and_exports(features, tmp_path):
     config = FlowTrainConfig(flow=flow, crops=CROPS, validate_rows=4)
 
     def settings(minutes):
-        run = {"minutes": minutes, "peak_rate": 5e-3, "warmup_steps": 2, "log_every": 1, "save_minutes": 60}
+        run = {"minutes": minutes, "clock": "cpu", "peak_rate": 5e-3, "warmup_steps": 2, "log_every": 1}
         return override(config, [f"run.{key}={value}" for key, value in run.items()])
 
-    train(features, tmp_path, settings(0.05))
+    train(features, tmp_path, settings(0.03))
     logged = [line for line in (tmp_path / "log.txt").read_text().splitlines() if " train:" in line]
     losses = [float(line.split(" loss=")[1].split()[0]) for line in logged]
     assert np.mean(losses[-3:]) < losses[0]
-    train(features, tmp_path, settings(0.07))
+    train(features, tmp_path, settings(0.045))
     more = [line for line in (tmp_path / "log.txt").read_text().splitlines() if " train:" in line]
     numbers = [int(line.split("step ")[1].split()[0]) for line in more]
     assert numbers == list(range(1, len(more) + 1))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-_NUMERALS = frozenset("零〇一二三四五六七八九十百千万亿两点几")
+_DIGITS = frozenset("零〇一二三四五六七八九")
+_NUMERALS = _DIGITS | frozenset("十百千万亿两几")
 _COUNTED_PLAIN = frozenset("月号日")
 
 
@@ -25,23 +26,25 @@ class Syllable:
     pause: bool = False
 
 
-def _bu(before: Syllable | None, after: Syllable | None, own: Syllable) -> str:
+def _bu(before: Syllable | None, after: Syllable | None) -> str:
     if after is None:
         return "4"
-    if before is not None and before.char == after.char and not before.pause:
+    if before is not None and before.char == after.char:
         return "5"
     return "2" if after.tone == "4" else "4"
 
 
-def _yi(before: Syllable | None, after: Syllable | None, own: Syllable) -> str:
+def _yi(own: Syllable, before: Syllable | None, after: Syllable | None, later: Syllable | None) -> str:
     first_of_word = before is None or before.word_end
     if after is None or (own.word_end and not first_of_word):
         return "1"
-    if before is not None and before.char in _NUMERALS | {"第", "初"} and not before.pause:
+    if before is not None and before.char in _NUMERALS | {"第", "初"}:
         return "1"
-    if (after.char in _NUMERALS and after.char not in "千百万亿两几") or after.char in _COUNTED_PLAIN:
+    decimal = before is not None and before.char == "点" and after.char in _DIGITS
+    decimal = decimal or (after.char == "点" and later is not None and later.char in _DIGITS)
+    if decimal or after.char in _DIGITS or after.char == "十" or after.char in _COUNTED_PLAIN:
         return "1"
-    if before is not None and before.char == after.char and not before.pause:
+    if before is not None and before.char == after.char:
         return "5"
     return "2" if after.tone == "4" or after.char == "个" else "4"
 
@@ -74,8 +77,8 @@ def apply_sandhi(syllables: list[Syllable]) -> list[Syllable]:
     for i, own in enumerate(syllables):
         if own.char not in ("一", "不") or own.base not in ("yi", "bu"):
             continue
-        before = out[i - 1] if i else None
-        after = syllables[i + 1] if i + 1 < len(syllables) and not own.pause else None
-        tone = (_yi if own.char == "一" else _bu)(before, after, own)
+        before = out[i - 1] if i and not out[i - 1].pause else None
+        after, later = ([*syllables[i + 1 : i + 3], None, None][:2]) if not own.pause else (None, None)
+        tone = _yi(own, before, after, later) if own.char == "一" else _bu(before, after)
         out[i] = replace(own, tone=tone)
     return _third(out)

@@ -61,6 +61,7 @@ UNITS: dict[str, tuple[str, str, str]] = {
     "g/L": ("gram per liter", "grams per liter", "克每升"),
     "kg/m³": ("kilogram per cubic meter", "kilograms per cubic meter", "公斤每立方米"),
     "g/cm³": ("gram per cubic centimeter", "grams per cubic centimeter", "克每立方厘米"),
+    "mmol/L": ("millimole per liter", "millimoles per liter", "毫摩尔每升"),
     "L/min": ("liter per minute", "liters per minute", "升每分钟"),
     "mpg": ("mile per gallon", "miles per gallon", "英里每加仑"),
     "gal": ("gallon", "gallons", "加仑"),

@@ -77,14 +77,12 @@ def named_voices(store: FeatureStore, model: str) -> list[Voice]:
 
 
 def part_config(runs: Path, part: str) -> dict[str, Any]:
-    """What a training wrote of its part: `PART/config.json`, or `PART/PART.yaml` with or without a section."""
-    folder = runs / part
-    files = [file for file in (folder / "config.json", folder / f"{part}.yaml") if file.is_file()]
-    if not files:
-        raise ModelError(f"{folder} has no config.json and no {part}.yaml: train the {part} first.")
-    document: dict[str, Any] = yaml.safe_load(files[0].read_text(encoding="utf-8"))
-    section: dict[str, Any] = document.get(part, document)
-    return section
+    """What a training wrote of its part, `PART/config.json`. Raises ModelError when it is not there."""
+    file = runs / part / "config.json"
+    if not file.is_file():
+        raise ModelError(f"There is no {file}: train the {part} first.")
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return config
 
 
 def package(runs: Path, out: Path, name: str, default_voice: str, storage: Storage) -> None:

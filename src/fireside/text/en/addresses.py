@@ -8,6 +8,8 @@ from fireside.text.abbreviations_en import DOTTED_PHRASES
 from fireside.text.numbers_en import cardinal, digits
 from fireside.text.rule import Match, Rule, template
 
+_ROADS = "St|Ave|Blvd|Rd|Dr|Ln|Pl|Street|Avenue|Boulevard|Road|Drive|Lane|Place"
+_WAYS = {"N": "North", "S": "South", "E": "East", "W": "West"}
 _CUES = {"Tel": "telephone", "tel": "telephone"}
 
 
@@ -79,6 +81,10 @@ def rules() -> list[Rule]:
         (r"[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+", _mail),
         (rf"\bhttps?://[^\s]+|\bwww\.[^\s]+|\b[A-Za-z][\w-]*(?:\.[\w-]+)*\.{_TLD}\b(?:/[^\s,]*)?", _url),
         *((pattern, template(text)) for pattern, text in DOTTED_PHRASES),
+        (
+            rf"\b(?P<n>\d+)\s(?P<way>[NSEW])\.?\s(?=(?:\d+(?:st|nd|rd|th)|[A-Z][\w ]{{0,30}})\s(?:{_ROADS})\b)",
+            lambda m: f"{m['n']} {_WAYS[m['way']]} ",
+        ),
         # Telephones and networks.
         (r"(?<![\w.,-])\+?\d{0,3}[-. ]?\(\d{3}\)[-. ]?\d{3}[-. ]\d{4}\b", _phone),
         (r"(?<![\w.,-])\+\d{1,3}(?:[-. ]\d{2,4}){2,4}\b", _phone),

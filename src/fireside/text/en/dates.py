@@ -139,6 +139,14 @@ def rules() -> list[Rule]:
             lambda m: cardinal(m["n"]) if m["n"][0] != "0" else f"oh {cardinal(int(m['n']))}",
         ),
         # Time of day.
+        (r"\b0(?P<h>\d)00\s?(?:hrs\b\.?|hours)", lambda m: f"zero {cardinal(m['h'])} hundred hours"),
+        (
+            r"\b(?P<h>\d+)\s?h\s?(?P<m>\d+)\s?m(?:in)?\b",
+            lambda m: (
+                f"{cardinal(m['h'])} {'hour' if m['h'] == '1' else 'hours'} "
+                f"{cardinal(m['m'])} {'minute' if m['m'] == '1' else 'minutes'}"
+            ),
+        ),
         (
             rf"\b(?P<book>{_BOOKS})\s(?P<c>\d+):(?P<v>\d+)",
             lambda m: f"{m['book']} {cardinal(m['c'])} {cardinal(m['v'])}",

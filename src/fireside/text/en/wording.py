@@ -49,7 +49,7 @@ def _doctor(m: Match) -> str:
     before, after = m.string[: m.start()], m.string[m.end() :]
     word = m["abbr"]
     name_after = re.match(r"\s+[A-Z]", after)
-    name_before = re.search(r"[A-Z][\w']*\s+$|\b\d+(?:st|nd|rd|th)\s+$", before)
+    name_before = re.search(r"[A-Z][\w']*\s+$|\b(?:\w+th|first|second|third)\s+$", before)
     road = {"Dr": "drive", "St": "street"}[word]
     title = {"Dr": "doctor", "St": "saint"}[word]
     lone = not name_after
@@ -102,6 +102,8 @@ _EITHER = frozenset(
 
 def _slash(m: Match) -> str:
     pair = (m[1].lower(), m[2].lower())
+    if len(m[1]) == len(m[2]) == 1:
+        return f"{m[1]} {m[2]}"
     if pair == ("and", "or"):
         return "and or"
     if pair in _EITHER:

@@ -32,7 +32,7 @@ _SYMBOLS: dict[str, str] = {
 
 
 def _fraction(m: Match) -> str:
-    return f"{cardinal(m['d'])}分之{cardinal(m['n'])}"
+    return f"{cardinal(m['d'])}分之{decimal(m['n'])}"
 
 
 def _range(m: Match) -> str:
@@ -94,7 +94,7 @@ def rules() -> list[Rule]:
         ),
         (r"(?<=\w)_(?=\w)", template("下划线")),
         (r"(?P<base>[A-Za-z0-9)]+)(?:(?P<sup>[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)|\^(?P<caret>-?\d+))", _power),
-        (r"(?<![\d/.])(?P<n>\d+)/(?P<d>[1-9]\d*)(?![\d/])", _fraction),
+        (r"(?<![\d/.])(?P<n>\d+(?:\.\d+)?)/(?P<d>[1-9]\d*)(?![\d/])", _fraction),
         (r"(?<=\d)\s?[x×*]\s?(?=\d)", template("乘")),
         (r"(?<=\d)\s-\s(?=\d)|(?<=\d)[-−](?=\d+\s?=)", template("减")),
         (rf"(?<![\dA-Za-z.-])(?P<a>{NUM}){TO}(?P<b>{NUM})(?![\d-])", _range),
@@ -107,6 +107,8 @@ def rules() -> list[Rule]:
         ),
         (r"(?<=[个次元块斤吨度人件台辆箱])/(?=[天日月年人小时次分斤公个件])", template("每")),
         (r"(?<=年是)\d{4}|(?<=公元)\d{3,4}|(?<=年份)\d{4}", lambda m: digits(m[0])),
+        (r"[Nn][Oo]\.\s?(?P<n>\d+)", lambda m: "第" + cardinal(m["n"])),
+        (r"(?<=号是|号为|号：|号:)\d{4,}(?![\d.])", lambda m: digits(m[0])),
         (r"第\s?(?P<n>\d+)", lambda m: "第" + cardinal(m["n"])),
         (
             r"(?<!\d)\d{3,4}(?=路|次列车|号线|航班|号?房间?|室)|(?<=房间|航班|教室|房号|单元|号楼)\d{3,4}(?!\d)",
