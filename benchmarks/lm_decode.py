@@ -66,8 +66,7 @@ def ours(lm: LM, tokens: int, batch: int, rows: int | None) -> Callable[[], None
 
     def decode() -> None:
         machines = [
-            PlainMachine(lm.control, TEXT, (), PROMPT, min_tokens=tokens, max_tokens=tokens)
-            for _ in range(batch)
+            PlainMachine(lm.control, TEXT, (), PROMPT, min_tokens=tokens, max_tokens=tokens) for _ in range(batch)
         ]
         handles = [decoder.admit(machine, sampler(i)) for i, machine in enumerate(machines)]
         while not machines[0].done:
@@ -97,9 +96,7 @@ def measure(name: str, decode: Callable[[], None], tokens: int) -> None:
 
 def main() -> None:
     """Command line of the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=200, help="tokens a request")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])

@@ -29,9 +29,7 @@ class GoldenCase:
         """The case's own tolerance for an output; outputs without one are exact."""
         return float(self.config.get("tolerances", {}).get(key, {}).get("suggested_atol", 0.0))
 
-    def compare(
-        self, got: Mapping[str, torch.Tensor], not_compared: Mapping[str, str] | None = None
-    ) -> None:
+    def compare(self, got: Mapping[str, torch.Tensor], not_compared: Mapping[str, str] | None = None) -> None:
         """Compare every stored output; a key is either in `got` or in `not_compared` with its reason."""
         not_compared = not_compared or {}
         missing = set(self.outputs) - set(got) - set(not_compared)

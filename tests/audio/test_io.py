@@ -140,9 +140,7 @@ def test_a_truncated_file_is_a_clear_error(tmp_path):
 
 
 def test_int16_clips():
-    np.testing.assert_array_equal(
-        to_int16(np.array([0.0, 1.0, -1.0, 3.0, -3.0])), [0, 32767, -32767, 32767, -32767]
-    )
+    np.testing.assert_array_equal(to_int16(np.array([0.0, 1.0, -1.0, 3.0, -3.0])), [0, 32767, -32767, 32767, -32767])
 
 
 def test_the_wav_stream_is_playable_at_any_moment():

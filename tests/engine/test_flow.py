@@ -110,9 +110,7 @@ def test_a_chunk_waits_for_its_lookahead_and_no_longer():
 def test_a_crowd_equals_each_alone():
     flow = small_flow()
     engine = IncrementalFlow(flow)
-    cases = [
-        request(flow, seed, prompt, tokens) for seed, prompt, tokens in [(6, 0, 40), (7, 12, 17), (8, 30, 26)]
-    ]
+    cases = [request(flow, seed, prompt, tokens) for seed, prompt, tokens in [(6, 0, 40), (7, 12, 17), (8, 30, 26)]]
     alone = [torch.cat(stream(engine, engine.start(*case[:3]), case[3], []), 1) for case in cases]
     states = [engine.start(*case[:3]) for case in cases]
     hops = [[0, 9, 30, 40], [0, 2, 17], [0, 26]]  # they leave one after another
@@ -202,9 +200,7 @@ def test_golden_streamed_mels(golden_case):
     flow = load_flow(case.config["ctor_flow"], weights).requires_grad_(False)
     engine = IncrementalFlow(flow)
     x = case.inputs
-    state = engine.start(
-        x["flow_prompt_speech_token"][0], x["prompt_speech_feat"][0].T, x["flow_embedding"][0]
-    )
+    state = engine.start(x["flow_prompt_speech_token"][0], x["prompt_speech_feat"][0].T, x["flow_embedding"][0])
     tokens = x["source_speech_token"][0]
     mels, given = [], 0
     for number, call in enumerate(case.config["stream_trace"]):

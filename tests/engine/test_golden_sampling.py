@@ -22,9 +22,7 @@ def case(golden_case):
 @pytest.fixture
 def config(case) -> SamplingConfig:
     params = case.config["params"]
-    return SamplingConfig(
-        top_p=params["top_p"], top_k=params["top_k"], window=params["win_size"], tau=params["tau_r"]
-    )
+    return SamplingConfig(top_p=params["top_p"], top_k=params["top_k"], window=params["win_size"], tau=params["tau_r"])
 
 
 def test_candidate_sets(case, config):

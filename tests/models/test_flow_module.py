@@ -105,9 +105,7 @@ def test_normalisation_is_undone():
     scaled.load_state_dict(plain.state_dict())
     batch = batch_of(plain)
     noise = draws_of(batch).noise
-    mel = plain.inference(
-        batch.tokens[:, 2:], batch.tokens[:, :2], batch.mel[:, :, :4], batch.embedding, noise
-    )
+    mel = plain.inference(batch.tokens[:, 2:], batch.tokens[:, :2], batch.mel[:, :, :4], batch.embedding, noise)
     prompt = batch.mel[:, :, :4] * 3.0 - 5.0
     other = scaled.inference(batch.tokens[:, 2:], batch.tokens[:, :2], prompt, batch.embedding, noise)
     assert torch.allclose(other, mel * 3.0 - 5.0, atol=1e-4)

@@ -27,9 +27,7 @@ def test_dit(golden_case):
             "q0_after_rope": turned,
         }
         for chunked in (False, True):
-            got[f"y_stream{int(chunked)}"] = dit(
-                x["x"], x["mask"], x["mu"], x["t"], x["spks"], x["cond"], chunked
-            )
+            got[f"y_stream{int(chunked)}"] = dit(x["x"], x["mask"], x["mu"], x["t"], x["spks"], x["cond"], chunked)
             first = (x["mu"][:1], x["t"][:1], x["spks"][:1], x["cond"][:1], chunked)
             got[f"y_full_mask_stream{int(chunked)}"] = dit(x["x"][:1], None, *first)
             full = dit(x["x"][:1], torch.ones_like(x["mask"][:1]), *first)

@@ -23,9 +23,7 @@ def test_cfm_schedule(golden_case):
             return drift * mask
 
         grid = time_grid(steps, schedule)
-        mel = solve_euler(
-            toy, x["noise"] * temperature, x["mask"], x["mu"], x["spks"], x["cond"], grid, cfg_rate
-        )
+        mel = solve_euler(toy, x["noise"] * temperature, x["mask"], x["mu"], x["spks"], x["cond"], grid, cfg_rate)
         assert torch.equal(torch.stack(seen), euler_times(grid)[0])
         return mel, torch.stack(seen), grid
 
@@ -41,9 +39,7 @@ def test_cfm_schedule(golden_case):
     assert not case.config["tolerances"]
     assert set(got) == set(case.outputs)
     for key, value in got.items():
-        torch.testing.assert_close(
-            value, case.outputs[key], atol=1e-5, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
-        )
+        torch.testing.assert_close(value, case.outputs[key], atol=1e-5, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
 
 
 def test_flow_inference(golden_case):
@@ -132,6 +128,4 @@ def test_official_names(shared):
     manifest = json.loads((shared / "manifests" / "v3_flow.json").read_text())
     with torch.device("meta"):
         flow = CausalFlow(FlowConfig())
-    assert {n: list(p.shape) for n, p in flow.state_dict().items()} == {
-        e["name"]: e["shape"] for e in manifest
-    }
+    assert {n: list(p.shape) for n, p in flow.state_dict().items()} == {e["name"]: e["shape"] for e in manifest}

@@ -74,9 +74,7 @@ def test_training_loss(golden_case):
         embedded = lm.embed(inputs)
         logits = lm.llm_decoder(lm.decoder(embedded))
         asked = targets != IGNORE
-        loss = F.cross_entropy(
-            logits[asked], targets[asked], label_smoothing=float(case.config["ctor"]["lsm"])
-        )
+        loss = F.cross_entropy(logits[asked], targets[asked], label_smoothing=float(case.config["ctor"]["lsm"]))
         loss.backward()
         parameters = dict(lm.named_parameters())
         norms = [parameters[name].grad.norm() for name in case.config["grad_names"]]

@@ -24,9 +24,7 @@ parquet = pytest.importorskip("pyarrow.parquet", reason="the corpus is parquet (
 @pytest.fixture(scope="module")
 def fbanks(shared) -> list[tuple[str, torch.Tensor]]:
     """Speaker and mean-subtracted fbank of the first three utterances of each of four named voices."""
-    table = parquet.read_table(
-        shared / "corpus" / "w0-000.parquet", columns=["spk", "audio", "duration"]
-    ).to_pylist()
+    table = parquet.read_table(shared / "corpus" / "w0-000.parquet", columns=["spk", "audio", "duration"]).to_pylist()
     found: dict[str, list[torch.Tensor]] = {}
     for row in table:
         voice = found.setdefault(row["spk"], [])

@@ -141,8 +141,7 @@ def test_loss_ignores_padding_and_the_length_of_the_batch():
     model = LM(small())
     training.initialise(model)
     sequences = [
-        training.build_sequence([utterance(i)], 0, small(), training.LMTrainConfig(), random.Random(i))
-        for i in (1, 2)
+        training.build_sequence([utterance(i)], 0, small(), training.LMTrainConfig(), random.Random(i)) for i in (1, 2)
     ]
     both = training.losses(model, *vars(training.collate(sequences)).values())
     parts = [training.losses(model, *vars(training.collate([s])).values()) for s in sequences]

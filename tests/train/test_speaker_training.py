@@ -232,10 +232,7 @@ def test_training_resumes_and_leaves_a_loadable_model(store, data, tmp_path, mon
     longer = TINY.model_copy(update={"run": TINY.run.model_copy(update={"minutes": 0.025})})
     command = [
         "speaker",
-        *(
-            f"--{key}={value}"
-            for key, value in zip(("corpus", "speakers", "teacher", "out"), arguments, strict=True)
-        ),
+        *(f"--{key}={value}" for key, value in zip(("corpus", "speakers", "teacher", "out"), arguments, strict=True)),
     ]
     (tmp_path / "tiny.yaml").write_text(longer.model_dump_json())
     monkeypatch.setattr("sys.argv", [*command, "--config", str(tmp_path / "tiny.yaml"), "--threads", "1"])

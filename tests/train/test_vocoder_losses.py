@@ -48,6 +48,21 @@ def test_spectral_distance():
     assert distance(wave, other, [256])["mel"] != distance(wave, other, [512])["mel"]
 
 
+def test_renderings_may_differ_where_speech_is_noise():
+    """In voiced frames two different renderings only lower the distance above 4 kHz."""
+    torch.manual_seed(0)
+    distance = SpectralDistance(24000, (512,), (20,))
+    target, first, second = (torch.randn(4, 9600) for _ in range(3))
+    unvoiced, voiced = torch.zeros(4, 20), torch.ones(4, 20)
+    free = distance(first, target, second=second)
+    for name, value in distance(first, target, second=second, voiced=unvoiced).items():
+        torch.testing.assert_close(value, free[name])
+    bound = distance(first, target, second=second, voiced=voiced)
+    same = distance(first, target, second=first, voiced=voiced)
+    for name in ("mel", "log", "linear"):
+        assert free[name] < bound[name] < same[name]
+
+
 def test_energy_distance_prefers_noise_to_its_average():
     """Two fresh draws of the target's noise beat one signal given twice, which plain distances do not see."""
     torch.manual_seed(0)

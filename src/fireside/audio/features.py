@@ -195,9 +195,7 @@ def _kaldi_filterbank() -> np.ndarray:
     edges = np.linspace(mel(_KALDI_LOW_HZ), mel(WHISPER_RATE / 2), _KALDI_BINS + 2)
     bins = mel(np.arange(_KALDI_FFT // 2) * (WHISPER_RATE / _KALDI_FFT))
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    triangles = np.maximum(
-        0.0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre))
-    )
+    triangles = np.maximum(0.0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)))
     # Kaldi's banks have no weight at the Nyquist frequency.
     bank = np.pad(triangles, ((0, 0), (0, 1))).astype(np.float32)
     bank.setflags(write=False)

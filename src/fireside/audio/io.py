@@ -51,9 +51,7 @@ class Recording:
         return len(self.samples) / self.sample_rate
 
 
-def read_audio(
-    source: str | Path | bytes, max_seconds: float = DEFAULT_MAX_SECONDS, *, cut: bool = False
-) -> Recording:
+def read_audio(source: str | Path | bytes, max_seconds: float = DEFAULT_MAX_SECONDS, *, cut: bool = False) -> Recording:
     """Read a file, or the bytes of one; channels are averaged. The rate is the source's own.
 
     Decoding stops at `max_seconds`, whatever the header says: longer audio is cut there when `cut`, refused
@@ -105,9 +103,7 @@ def _decode(file: soundfile.SoundFile, name: str, max_seconds: float, cut: bool)
         try:
             values = file.read(block, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise AudioError(
-                f"{name} is damaged: it cannot be decoded beyond {count / rate:.1f} s."
-            ) from error
+            raise AudioError(f"{name} is damaged: it cannot be decoded beyond {count / rate:.1f} s.") from error
         if len(values) == 0:
             break
         pieces.append(values.mean(axis=1, dtype=np.float32))

@@ -77,8 +77,7 @@ def load_prompt(source: str | Path | bytes | tuple[np.ndarray | torch.Tensor, in
         end = _pause_before(samples, rate)
         samples = _trim(samples[:end], rate)
         notes.append(
-            f"The prompt is longer than {MAX_SECONDS:g} s: "
-            f"only its first {end / rate:.1f} s, up to a pause, are used."
+            f"The prompt is longer than {MAX_SECONDS:g} s: only its first {end / rate:.1f} s, up to a pause, are used."
         )
     return PromptAudio(_level(samples, rate), rate, tuple(notes), cut)
 

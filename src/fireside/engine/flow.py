@@ -134,9 +134,7 @@ class IncrementalFlow:
             for step in range(self.steps):
                 self._modulation[step].append(tuple(part[step].contiguous() for part in parts))
         scale, shift = (part[:, 0] for part in estimator.norm_out(time))
-        self._final = [
-            (shift[step].contiguous(), (1 + scale[step]).contiguous()) for step in range(self.steps)
-        ]
+        self._final = [(shift[step].contiguous(), (1 + scale[step]).contiguous()) for step in range(self.steps)]
         self._qkv = []
         for block in estimator.blocks:
             linears = (block.attn.to_q, block.attn.to_k, block.attn.to_v)
@@ -194,9 +192,7 @@ class IncrementalFlow:
         return state
 
     @torch.inference_mode()
-    def append(
-        self, states: Sequence[FlowState], tokens: Sequence[Tensor], final: Sequence[bool]
-    ) -> list[Tensor]:
+    def append(self, states: Sequence[FlowState], tokens: Sequence[Tensor], final: Sequence[bool]) -> list[Tensor]:
         """Give every state its new tokens [T] and return the mel [n_mels, frames] that became computable.
 
         Natural log, without the prompt's frames; frames may be 0. `final` ends a request: all its remaining
@@ -337,16 +333,12 @@ class IncrementalFlow:
             past = embed.kernel - 1
             mixed = conv(torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0])
             if len(pieces) > 1:
-                wanted = [
-                    mixed[:, :, job.offset + i * past :][:, :, : job.frames] for i, job in enumerate(jobs)
-                ]
+                wanted = [mixed[:, :, job.offset + i * past :][:, :, : job.frames] for i, job in enumerate(jobs)]
                 mixed = torch.cat(wanted, dim=2)
             out = mixed
         return out.transpose(1, 2)
 
-    def _block(
-        self, residual: Tensor, jobs: Sequence[_Job], step: int, layer: int, rotation: Tensor
-    ) -> Tensor:
+    def _block(self, residual: Tensor, jobs: Sequence[_Job], step: int, layer: int, rotation: Tensor) -> Tensor:
         """DiTBlock.forward over [rows, frames, dim], with the past taken from the states."""
         dit = self.config.dit
         block = self._blocks[layer]
@@ -358,9 +350,7 @@ class IncrementalFlow:
         first_head.copy_(torch.view_as_real(pairs * rotation).flatten(-2))
         split = qkv.permute(2, 0, 3, 1, 4)  # [3, rows, heads, frames, dim_head]
         index = step * dit.depth + layer
-        mixed = [
-            self._attend(split[:, :, :, job.offset : job.offset + job.frames], job, index) for job in jobs
-        ]
+        mixed = [self._attend(split[:, :, :, job.offset : job.offset + job.frames], job, index) for job in jobs]
         joined = mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
         residual = torch.addcmul(residual, gate, block.attn.to_out[0](joined))
         normed = F.layer_norm(residual, (dit.dim,), ff_scale, ff_shift, NORM_EPS).to(self.dtype)
@@ -383,8 +373,7 @@ class IncrementalFlow:
         current.values[index][:, :, current.length : filled] = value
         lengths = [segment.length for segment in segments[:-1]] + [filled]
         keys = [
-            segment.keys[index][:, :, :length].flatten(0, 1)
-            for segment, length in zip(segments, lengths, strict=True)
+            segment.keys[index][:, :, :length].flatten(0, 1) for segment, length in zip(segments, lengths, strict=True)
         ]
         scores = [query @ part.mT for part in keys]
         if job.hides is not None:

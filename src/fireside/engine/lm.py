@@ -83,9 +83,7 @@ class LMDecoder:
         self.head = lm.llm_decoder.weight.detach().to(dtype)
         self.norm = stack.norm.weight.detach().float()
         self.layers = [_Layer(layer, dtype) for layer in stack.layers if isinstance(layer, DecoderLayer)]
-        weight_bytes = sum(
-            w.nbytes for layer in self.layers for w in (layer.qkv, layer.out, layer.gate_up, layer.down)
-        )
+        weight_bytes = sum(w.nbytes for layer in self.layers for w in (layer.qkv, layer.out, layer.gate_up, layer.down))
         self.rows = rows or (1 if weight_bytes < SMALL else 4)
         device = self.head.device
         shape = (len(self.layers), 2, slots, self.kv_heads, max_len, self.head_dim)
@@ -234,9 +232,7 @@ class LMDecoder:
                 keys[:, position] = k[row]
                 values[:, position] = v[row]
                 end = position + 1
-                attended.append(
-                    F.scaled_dot_product_attention(q[row], keys[None, :, :end], values[None, :, :end])
-                )
+                attended.append(F.scaled_dot_product_attention(q[row], keys[None, :, :end], values[None, :, :end]))
             attended += [torch.zeros_like(attended[0])] * spare
             y = attended[0] if self.rows == 1 else torch.cat(attended)
             x = x + F.linear(y.reshape(self.rows, -1), layer.out)

@@ -185,7 +185,9 @@ class SpeakerConfig(Config):
     head_blocks: tuple[int, ...] = Field(default=(2, 2), description="residual blocks per stage; each halves the bins")
     block_layers: tuple[int, ...] = (12, 24, 16)
     block_dilations: tuple[int, ...] = (1, 2, 2)
-    context_frames: int = Field(default=100, description="frames (after the stride of 2) per segment of the mask's context")
+    context_frames: int = Field(
+        default=100, description="frames (after the stride of 2) per segment of the mask's context"
+    )
 
 
 class MelConfig(Config):

@@ -27,9 +27,7 @@ ROTARY_BASE = 10000.0
 def time_features(t: Tensor, dim: int = TIME_FEATURES) -> Tensor:
     """Sinusoids of flow time t [batch] in 0..1: [batch, dim], all sines before all cosines."""
     half = dim // 2
-    rates = torch.exp(
-        torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(10000.0) / (half - 1))
-    )
+    rates = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(10000.0) / (half - 1)))
     angles = TIME_SCALE * t.float()[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
@@ -79,9 +77,7 @@ class InputEmbedding(nn.Module):
     def __init__(self, config: DiTConfig, n_mels: int) -> None:
         super().__init__()
         self.proj = nn.Linear(4 * n_mels, config.dim)
-        self.conv_pos_embed = ConvPositionEmbedding(
-            config.dim, config.conv_pos_kernel, config.conv_pos_groups
-        )
+        self.conv_pos_embed = ConvPositionEmbedding(config.dim, config.conv_pos_kernel, config.conv_pos_groups)
 
     def forward(self, x: Tensor, cond: Tensor, mu: Tensor, spks: Tensor) -> Tensor:
         """x, cond, mu [batch, frames, n_mels] and spks [batch, n_mels] to [batch, frames, dim]."""

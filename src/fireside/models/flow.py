@@ -26,9 +26,7 @@ LOOKAHEAD_HISTORY = 2  # hidden frames that the look-ahead layer's second convol
 class Estimator(Protocol):
     """A velocity field; see DiT.forward."""
 
-    def __call__(
-        self, x: Tensor, mask: Tensor | None, mu: Tensor, t: Tensor, spks: Tensor, cond: Tensor
-    ) -> Tensor:
+    def __call__(self, x: Tensor, mask: Tensor | None, mu: Tensor, t: Tensor, spks: Tensor, cond: Tensor) -> Tensor:
         """The velocity at flow time t [batch]; shapes as in DiT.forward."""
         ...
 
@@ -152,9 +150,7 @@ class FlowDraws:
     chunked: bool
 
     @classmethod
-    def sample(
-        cls, batch: FlowBatch, drop: float, chunked_share: float, generator: torch.Generator
-    ) -> FlowDraws:
+    def sample(cls, batch: FlowBatch, drop: float, chunked_share: float, generator: torch.Generator) -> FlowDraws:
         """Draw everything from one generator: uniform times, Gaussian noise, independent drops."""
         rows = batch.mel.shape[0]
         return cls(
@@ -173,9 +169,7 @@ class CausalFlow(nn.Module):
         self.config = config
         self.input_embedding = nn.Embedding(config.speech_vocab_size, config.n_mels)
         self.spk_embed_affine_layer = nn.Linear(config.speaker_dim, config.n_mels)
-        self.pre_lookahead_layer = LookaheadLayer(
-            config.n_mels, config.lookahead_channels, config.pre_lookahead_len
-        )
+        self.pre_lookahead_layer = LookaheadLayer(config.n_mels, config.lookahead_channels, config.pre_lookahead_len)
         self.decoder = FlowMatching(DiT(config.dit, config.n_mels, config.chunk_frames))
 
     @property
@@ -278,9 +272,7 @@ class CausalFlow(nn.Module):
         cond = torch.zeros_like(mu)
         cond[:, :, :prompt] = self.normalise(prompt_mel)
 
-        def velocity(
-            x: Tensor, mask: Tensor | None, mu: Tensor, t: Tensor, spks: Tensor, cond: Tensor
-        ) -> Tensor:
+        def velocity(x: Tensor, mask: Tensor | None, mu: Tensor, t: Tensor, spks: Tensor, cond: Tensor) -> Tensor:
             return self.estimator(x, mask, mu, t, spks, cond, chunked)
 
         mel = solve_euler(

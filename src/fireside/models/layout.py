@@ -184,9 +184,7 @@ class BlockMaker:
         return block or None
 
 
-def make_blocks(
-    words: Iterable[Sequence[int]], min_block: int, closing: Collection[int] = ()
-) -> list[list[int]]:
+def make_blocks(words: Iterable[Sequence[int]], min_block: int, closing: Collection[int] = ()) -> list[list[int]]:
     """Merge words (each its text ids, punctuation and boundary included) into blocks; see BlockMaker."""
     maker = BlockMaker(min_block, closing)
     blocks = [maker.push(word) for word in words]

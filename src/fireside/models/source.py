@@ -60,7 +60,8 @@ class HarmonicSource(nn.Module):
         The original samples the phase increments once per frame, accumulates them, and repeats each frame's
         value (`source_phase="frame"`: its sines are constant within a frame). Its random start phase lands on
         a sample that the down-sampling never reads, so it has no effect and does not exist here.
-        `source_phase="sample"` accumulates sample by sample instead; both agree at the frames' ends.
+        `source_phase="sample"` accumulates sample by sample instead, without
+        harmonics above half the sample rate; both agree at the frames' ends.
         """
         rate, size = self.config.sample_rate, self.frame_length
         number = torch.arange(1, self.harmonics + 1, device=f0.device, dtype=torch.float64)
@@ -71,9 +72,11 @@ class HarmonicSource(nn.Module):
         if self.config.source_phase == "frame":
             sines = torch.sin(2 * torch.pi * (ends % 1.0)).float().repeat_interleave(size, dim=1)
         else:
-            within = torch.arange(1 - size, 1, device=f0.device, dtype=torch.float64)[:, None]
-            cycles = (ends[:, :, None] + step[:, :, None] * within) % 1.0
-            sines = torch.sin(2 * torch.pi * cycles.float()).flatten(1, 2)
+            within = torch.arange(1 - size, 1, device=f0.device, dtype=torch.float32)[:, None]
+            angle = (2 * torch.pi * step).float()[:, :, None]  # float32 will do within a frame
+            start = (2 * torch.pi * (ends % 1.0)).float()[:, :, None]
+            heard = (f0[..., None] * number < rate / 2).float()[:, :, None]
+            sines = (torch.sin(torch.addcmul(start, angle, within)) * heard).flatten(1, 2)
         return sines, ends[:, -1] % 1.0
 
     def forward(self, f0: Tensor, noise: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -85,9 +85,7 @@ class ContextMask(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, dilation: int, segment: int) -> None:
         super().__init__()
         self.segment = segment
-        self.linear_local = nn.Conv1d(
-            in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False
-        )
+        self.linear_local = nn.Conv1d(in_channels, out_channels, 3, padding=dilation, dilation=dilation, bias=False)
         self.linear1 = nn.Conv1d(in_channels, in_channels // 2, 1)
         self.linear2 = nn.Conv1d(in_channels // 2, out_channels, 1)
 

@@ -105,9 +105,7 @@ class SpeechTokenizer(nn.Module):
         dim = config.dim
 
         def blocks(count: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                Block(dim, config.heads, config.ff_mult, config.conv_kernel) for _ in range(count)
-            )
+            return nn.ModuleList(Block(dim, config.heads, config.ff_mult, config.conv_kernel) for _ in range(count))
 
         self.conv1 = nn.Conv1d(config.n_mels, dim, 3, stride=2, padding=1)
         self.conv2 = nn.Conv1d(dim, dim, 3, stride=2, padding=1)

@@ -106,9 +106,7 @@ class Validator:
         generator = torch.Generator().manual_seed(1)
         self.noise = torch.randn(self.batch.mel.shape, generator=generator)
         rows = len(self.noise)
-        self.draws = FlowDraws(
-            (torch.arange(rows) + 0.5) / rows, self.noise, torch.ones(rows, dtype=torch.bool), True
-        )
+        self.draws = FlowDraws((torch.arange(rows) + 0.5) / rows, self.noise, torch.ones(rows, dtype=torch.bool), True)
 
     @torch.no_grad()
     def __call__(self, flow: CausalFlow) -> dict[str, float]:

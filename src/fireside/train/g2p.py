@@ -154,7 +154,9 @@ def error_rates(network: LetterToSound, pairs: list[tuple[str, Phones]]) -> dict
     }
 
 
-def train(pairs: list[tuple[str, list[Phones]]], hidden: int, minutes: float, seed: int) -> dict[str, np.ndarray]:
+def train(
+    pairs: list[tuple[str, list[Phones]]], hidden: int, minutes: float, seed: int, steps: int = 0
+) -> dict[str, np.ndarray]:
     """Fit the tagger to aligned words within the time; returns its weights as float16 with the group
     names."""
     torch.manual_seed(seed)
@@ -185,7 +187,7 @@ def train(pairs: list[tuple[str, list[Phones]]], hidden: int, minutes: float, se
         order.shuffle(batches)
         losses = []
         for letters, targets in batches:
-            spent = (time.process_time() - start) / (60 * minutes)
+            spent = step / steps if steps else (time.process_time() - start) / (60 * minutes)
             if spent >= 1:
                 break
             rate = 4e-3 * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * spent)) + 2e-5
@@ -230,6 +232,7 @@ def main(argv: list[str] | None = None) -> None:
     print(json.dumps(rates))
     metadata = {key: f"{value:.2f}" for key, value in rates.items()}
     save_file(weights, args.out, metadata=metadata)
+    args.out.chmod(0o644)  # safetensors writes for the owner only
     print(f"{args.out.stat().st_size / 1e6:.2f} MB: {args.out}")
 
 

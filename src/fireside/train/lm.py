@@ -220,9 +220,7 @@ def bucketed(sequences: Iterable[LMSequence], positions: int) -> list[Batch]:
     return [collate(group) for group in groups if group]
 
 
-def epoch(
-    utterances: Sequence[Utterance], model: LMConfig, config: LMTrainConfig, rng: random.Random
-) -> list[Batch]:
+def epoch(utterances: Sequence[Utterance], model: LMConfig, config: LMTrainConfig, rng: random.Random) -> list[Batch]:
     """All utterances once, in random groups, layouts and order."""
     groups = joined(utterances, config, rng)
     sequences = [build_sequence(group, context, model, config, rng) for group, context in groups]
@@ -351,9 +349,7 @@ def block_sizes(utterances: Sequence[Utterance], layout: LayoutConfig) -> dict[s
     }
 
 
-def train(
-    features: Path, out: Path, model_config: LMConfig, config: LMTrainConfig, run_config: RunConfig
-) -> None:
+def train(features: Path, out: Path, model_config: LMConfig, config: LMTrainConfig, run_config: RunConfig) -> None:
     """Train within the time budget; averaged weights go to OUT/lm.safetensors, the model's config to
     OUT/config.json.
 
@@ -448,9 +444,7 @@ def settings(assignments: Sequence[str], minutes: float, threads: int) -> _Setti
 
 def main() -> None:
     """Command line of this stage."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=Path, required=True, help="folder with tokens and blocks.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, logs and weights")
     parser.add_argument("--minutes", type=float, default=60, help="time budget; the schedule ends with it")

@@ -49,9 +49,7 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for shape, parameters in by_shape.items():
-                updates = torch.stack(
-                    [self._momentum(parameter, group["momentum"]) for parameter in parameters]
-                )
+                updates = torch.stack([self._momentum(parameter, group["momentum"]) for parameter in parameters])
                 scale = _ADAMW_RMS * max(shape) ** 0.5
                 for parameter, update in zip(parameters, orthogonalise(updates), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])

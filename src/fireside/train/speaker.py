@@ -116,9 +116,7 @@ def losses(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
     return {"cosine": cosine, "similarity": difference.square().sum() / pairs}
 
 
-def batches(
-    store: CropStore, config: SpeakerTraining, rng: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(store: CropStore, config: SpeakerTraining, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Without end: fbanks [batch, frames, 80] of windows of crops, and the teacher's embeddings of the crops.
 
     The windows of a batch are of one length. A teacher that hears more than the student says better whose
@@ -252,9 +250,7 @@ def write_embeddings(features: Path, out: Path) -> None:
 
 def main() -> None:
     """Command line of the module; see its docstring."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder of parquet shards")
     parser.add_argument("--speakers", type=Path, help="parquet of real people")
     parser.add_argument("--teacher", type=Path, required=True, help="campplus.onnx")
@@ -266,9 +262,7 @@ def main() -> None:
     options = parser.parse_args()
     values = yaml.safe_load(options.config.read_text(encoding="utf-8")) if options.config else {}
     config = SpeakerTraining.model_validate(values)
-    given = {
-        key: getattr(options, key) for key in ("minutes", "threads") if getattr(options, key) is not None
-    }
+    given = {key: getattr(options, key) for key in ("minutes", "threads") if getattr(options, key) is not None}
     config = config.model_copy(update={"run": config.run.model_copy(update=given)})
     train(options.corpus, options.speakers, options.teacher, options.out, config)
     if options.features is not None:

@@ -105,9 +105,7 @@ class Trainee(nn.Module):
         log_f0 = torch.where(voiced, batch.f0.clamp(min=1).log2(), 0.0)
         mean = log_f0.sum(1) / voiced.sum(1).clamp(min=1)
         pitch = (predicted[..., N_MELS] - (log_f0 - mean[:, None])).abs()[voiced].mean()
-        voicing = F.binary_cross_entropy_with_logits(
-            predicted[..., N_MELS + 1], (batch.f0 > 0).float(), frames.float()
-        )
+        voicing = F.binary_cross_entropy_with_logits(predicted[..., N_MELS + 1], (batch.f0 > 0).float(), frames.float())
         used = ids[torch.arange(ids.shape[1])[None] < batch.lengths[:, None]]
         counts = torch.bincount(used).float()
         share = counts[counts > 0] / counts.sum()
@@ -183,9 +181,7 @@ def rough_alignment(mel: np.ndarray, phones: list[int]) -> np.ndarray:
     return guess
 
 
-def collate(
-    store: FeatureStore, rows: list[Row], phones: dict[str, list[list[int]]], aligned: bool = False
-) -> Batch:
+def collate(store: FeatureStore, rows: list[Row], phones: dict[str, list[list[int]]], aligned: bool = False) -> Batch:
     """Read and pad utterances; the phone of each token from the store when `aligned`, else guessed."""
     longest = max(row["tokens"] for row in rows)
 
@@ -386,9 +382,7 @@ def write_tokens(features: Path, phones_file: Path, tokenizer: SpeechTokenizer) 
 
 def main() -> None:
     """Command line of this stage."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=Path, required=True, help="folder made by `prepare`")
     parser.add_argument("--phones", type=Path, required=True, help="phones of every utterance (jsonl)")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, logs and weights")

@@ -39,6 +39,7 @@ from fireside.train.vocoder_losses import (
 
 HEARTH = VocoderConfig(
     base_channels=256,
+    nb_harmonics=20,
     f0_channels=128,
     upsample_rates=(6, 5),
     upsample_kernel_sizes=(12, 11),
@@ -72,6 +73,7 @@ class VocoderTraining(Config):
     gan_start: float = 0.6
     gan_rows: int = 5
     predicted_f0_start: float = 0.25
+    predicted_f0_share: float = 0.1
     mel_weight: float = 45.0
     log_weight: float = 15.0
     linear_weight: float = 10.0
@@ -186,7 +188,7 @@ class VocoderTrainer:
             mel, f0, wave = (torch.cat([x[: training.batch // 2]] * 2) for x in (mel, f0, wave))
         losses = self._f0_loss(crops)
         given = f0
-        if run.progress >= training.predicted_f0_start and random.random() < 0.5:
+        if run.progress >= training.predicted_f0_start and random.random() < training.predicted_f0_share:
             with torch.no_grad():
                 given = self.model.predict_f0(mel[..., : f0.shape[1] + self.model.f0_predictor.look_right], final=False)
         windows = [
@@ -195,7 +197,7 @@ class VocoderTrainer:
         ]
         with torch.autocast("cpu", torch.bfloat16, enabled=training.bf16):
             fake = synthesise(self.model, mel, given)
-            losses |= self._spectral_losses(fake, wave, windows, in_pairs)
+            losses |= self._spectral_losses(fake, wave, windows, (f0 > 0).float() if in_pairs else None)
             total = (
                 training.mel_weight * losses["mel"]
                 + training.log_weight * losses["log"]
@@ -241,11 +243,14 @@ class VocoderTrainer:
             self.critic_optimizer.step()
         return {name: value.detach() for name, value in losses.items()}
 
-    def _spectral_losses(self, fake: Tensor, wave: Tensor, windows: list[int], in_pairs: bool) -> dict[str, Tensor]:
-        if not in_pairs:
+    def _spectral_losses(
+        self, fake: Tensor, wave: Tensor, windows: list[int], voiced: Tensor | None
+    ) -> dict[str, Tensor]:
+        if voiced is None:
             return self.distance(fake, wave, windows)
         first, second = fake.chunk(2)
-        return self.distance(first, wave[: len(first)], windows, second)
+        rows = len(first)
+        return self.distance(first, wave[:rows], windows, second, voiced[:rows])
 
     def _f0_loss(self, crops: Crops) -> dict[str, Tensor]:
         training = self.training

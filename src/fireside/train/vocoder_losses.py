@@ -49,14 +49,16 @@ def relativistic_loss(first: list[Tensor], second: list[Tensor], tau: float = 0.
     return torch.stack(losses).sum()
 
 
+_HARMONICS_END = 4000.0  # Hz: above it voiced speech is mostly noise too
 _FLOOR = 1e-3  # magnitudes below it are silence: their logarithm is mostly rounding
 
 
 class SpectralDistance(nn.Module):
     """Distances of waveforms in several STFTs: log-mel, log magnitude and relative magnitude, all L1.
 
-    Windows are in samples; the hop is a quarter window. Short windows see transients, long ones harmonics. Mel
-    bands say how loud a region is; single bins also see its texture, which wide bands at high frequencies hide.
+    Windows are in samples; the hop is a quarter window. Short windows see transients, long ones harmonics.
+    Mel bands say how loud a region is; single bins also see its texture, which wide bands at high frequencies
+    hide.
 
     With a `second` rendering of the same sentence (other noise in the source) the result is half the energy
     distance, (d(wave, target) + d(second, target) - d(wave, second)) / 2 (Gritsenko et al. 2020,
@@ -66,7 +68,7 @@ class SpectralDistance(nn.Module):
 
     def __init__(self, sample_rate: int, windows: tuple[int, ...], mels: tuple[int, ...]) -> None:
         super().__init__()
-        self.windows = windows
+        self.windows, self.sample_rate = windows, sample_rate
         for window, count in zip(windows, mels, strict=True):
             self.register_buffer(f"window_{window}", torch.hann_window(window), persistent=False)
             bank = slaney_filterbank(sample_rate, window, count, 0.0, None)
@@ -78,10 +80,12 @@ class SpectralDistance(nn.Module):
         target: Tensor,
         windows: Sequence[int] | None = None,
         second: Tensor | None = None,
+        voiced: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Mean `mel`, `log` (both in natural log) and `linear` distance; waveforms `[batch, samples]`.
 
-        windows: which of the module's to use, all when None.
+        windows: which of the module's to use, all when None. voiced: 1 in voiced frames `[batch, frames]`;
+        there, below 4 kHz, the renderings are not asked to differ: the speaker's harmonics are no noise.
         """
         waves = [wave, target] if second is None else [wave, target, second]
         totals: dict[str, list[Tensor]] = {"mel": [], "log": [], "linear": []}
@@ -92,16 +96,40 @@ class SpectralDistance(nn.Module):
                 spectrum = torch.stft(stacked, size, size // 4, size, window, return_complex=True)
                 magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
                 scale = magnitude.chunk(len(waves))[1].mean()
-                totals["mel"].append(_distance((bank @ magnitude).clamp(min=1e-5).log(), len(waves)))
-                totals["log"].append(_distance(magnitude.clamp(min=_FLOOR).log(), len(waves)))
-                totals["linear"].append(_distance(magnitude, len(waves)) / scale)
+                free = None
+                if voiced is not None:
+                    free = _free_frames(voiced, size, wave.shape[-1], magnitude.shape[-1])
+                centres = torch.linspace(0, self.sample_rate / 2, magnitude.shape[1])
+                bands = (bank @ centres) / bank.sum(1).clamp(min=1e-9)
+                for name, features, hertz in (
+                    ("mel", (bank @ magnitude).clamp(min=1e-5).log(), bands),
+                    ("log", magnitude.clamp(min=_FLOOR).log(), centres),
+                    ("linear", magnitude / scale, centres),
+                ):
+                    totals[name].append(_distance(features, len(waves), free, hertz > _HARMONICS_END))
         return {name: torch.stack(values).mean() for name, values in totals.items()}
 
 
-def _distance(features: Tensor, count: int) -> Tensor:
-    """L1 of the first part to the second, or half the energy distance when there is a third."""
+def _free_frames(voiced: Tensor, window: int, samples: int, frames: int) -> Tensor:
+    """1 for the STFT frames whose whole window is unvoiced: `[batch, frames]`."""
+    per_frame = samples // voiced.shape[1]
+    reach = -(-window // (2 * per_frame))
+    near = F.max_pool1d(voiced[:, None], 2 * reach + 1, 1, reach)[:, 0]
+    centres = torch.arange(frames, device=voiced.device) * (window // 4)
+    return 1 - near[:, (centres // per_frame).clamp(max=voiced.shape[1] - 1)]
+
+
+def _distance(features: Tensor, count: int, free: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    """L1 of the first part to the second, or half the energy distance when there is a third.
+
+    features: `[count * batch, bands, frames]`. free `[batch, frames]` and high `[bands]`: where the
+    renderings are asked to differ, everywhere when None.
+    """
     wave, target, *second = features.chunk(count)
     direct = (wave - target).abs().mean()
     if not second:
         return direct
-    return 0.5 * (direct + (second[0] - target).abs().mean() - (wave - second[0]).abs().mean())
+    apart = (wave - second[0]).abs()
+    if free is not None and high is not None:
+        apart = apart * torch.maximum(free[:, None], high.to(free.dtype)[:, None])
+    return 0.5 * (direct + (second[0] - target).abs().mean() - apart.mean())
