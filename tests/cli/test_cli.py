@@ -101,7 +101,9 @@ def test_options_reach_the_voice(run, there: Path) -> None:
 
     plain = made()
     assert made("--voice", "default") == plain
-    assert made("--threads", 1) == plain
+    # The number of threads may change the order of sums, and so the last bit of a sample.
+    samples, fewer = (np.frombuffer(audio[44:], "<i2").astype(int) for audio in (plain, made("--threads", 1)))
+    assert np.abs(samples - fewer).max() <= 1
     for change in (["-v", "bo"], ["--seed", 2], ["--speed", 1.3], ["--instruct", "slowly"]):
         assert made(*change) != plain
 

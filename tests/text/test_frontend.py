@@ -90,11 +90,10 @@ def test_twenty_thousand_characters_of_anything() -> None:
     alphabet = "abc DEF .,!?;:'\"()-–—/\\$£€¥%°#@&*+=<>{}0123456789 \n\t"
     alphabet += "你好世界一不的。，！？：；、“”（）éüñ½²√π😀"
     chooser = random.Random(7)
-    for _ in range(3):
-        text = "".join(chooser.choice(alphabet) for _ in range(20000))
-        pieces = FRONTEND.pieces(text)
-        assert sum(len(p.tokens) for p in pieces) > 5000
-        assert max(len(p.tokens) for p in pieces) < 500
+    text = "".join(chooser.choice(alphabet) for _ in range(20000))
+    pieces = FRONTEND.pieces(text)
+    assert sum(len(p.tokens) for p in pieces) > 5000
+    assert max(len(p.tokens) for p in pieces) < 500
 
 
 def test_every_short_string_of_odd_characters_reads_or_says_why() -> None:

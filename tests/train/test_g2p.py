@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -52,10 +53,20 @@ def test_the_numpy_twin_computes_what_the_trained_network_does() -> None:
         np.testing.assert_allclose(twin.scores(word), model(letters)[0].detach().numpy(), atol=1e-5)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small matrices on a busy machine: threads would wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_short_training_learns_its_words() -> None:
     cost = learn_alignment(PAIRS)
-    aligned = [(word, align(word, phones, cost, 12.0) or []) for word, phones in PAIRS] * 40
-    weights = train(aligned, hidden=16, minutes=0, seed=0, steps=120)
+    aligned = [(word, align(word, phones, cost, 12.0) or []) for word, phones in PAIRS] * 10
+    weights = train(aligned, hidden=16, minutes=0, seed=0, steps=160)
     rates = error_rates(LetterToSound(weights), PAIRS)
     assert rates["per_without_stress"] < 20
     assert {v.dtype for k, v in weights.items() if k != "groups"} == {np.dtype(np.float16)}

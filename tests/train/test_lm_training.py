@@ -168,7 +168,7 @@ def features(tmp_path):
             line = {"utt": f"u{i}", "words": words, "word_ends": [3, 6, 9, 12, 15]}
             blocks.write(json.dumps(line) + "\n")
     (folder / "index.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    FeatureStore(folder).write_tokens(tokens)
+    FeatureStore(folder).write("tokens", tokens)
     return folder
 
 

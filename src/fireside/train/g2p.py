@@ -157,8 +157,10 @@ def error_rates(network: LetterToSound, pairs: list[tuple[str, Phones]]) -> dict
 def train(
     pairs: list[tuple[str, list[Phones]]], hidden: int, minutes: float, seed: int, steps: int = 0
 ) -> dict[str, np.ndarray]:
-    """Fit the tagger to aligned words within the time; returns its weights as float16 with the group
-    names."""
+    """Fit the tagger to aligned words within the time, or in so many steps if `steps` is given.
+
+    Returns its weights as float16, with the names of the phone groups.
+    """
     torch.manual_seed(seed)
     counts: dict[Phones, int] = defaultdict(int)
     for _, groups in pairs:
