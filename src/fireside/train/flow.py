@@ -2,7 +2,7 @@
 
     python -m fireside.train.flow --features runs/features --out runs/flow --minutes 45
 
-Differences from the original's objective, all measured to help a small model that must clone from a few
+Differences from the original's objective, meant for a small model that must clone from a few
 seconds: the mel is normalised, prompts are longer and may come from elsewhere in the recording, and the
 prompt's own frames do not count in the loss. Writes `flow.safetensors` (averaged weights) and `config.json`
 (the `flow` section of the model folder's configuration).
@@ -33,6 +33,7 @@ HEARTH = FlowConfig(
     chunk_tokens=15,
     dit=DiTConfig(dim=256, depth=8, heads=4, dim_head=64, ff_mult=2),
     full_mask_offline=False,
+    cfg_rate=1.3,
     start_noise="lazy",
 )
 

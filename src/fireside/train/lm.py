@@ -58,7 +58,7 @@ def hearth() -> LMConfig:
         max_ratio=6.0,
         layout=LayoutConfig(kind="block", mix_text=15, mix_speech=15, mix_min_ratio=1.0),
         # A fifth of the true tokens was said within the last ten; one in seventy six times.
-        sampling=SamplingConfig(tau=0.6),
+        sampling=SamplingConfig(top_p=0.55, tau=0.6),
     )
 
 

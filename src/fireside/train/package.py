@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,11 @@ def part_config(runs: Path, part: str) -> dict[str, Any]:
     return config
 
 
-def package(runs: Path, out: Path, name: str, default_voice: str, storage: Storage) -> None:
-    """Write the model folder `out` from each part's configuration and `PART/PART.safetensors` in `runs`."""
+def package(runs: Path, out: Path, name: str, default_voice: str, storage: Storage, int8: Sequence[str] = ()) -> None:
+    """Write the model folder `out` from each part's configuration and `PART/PART.safetensors` in `runs`.
+
+    storage: of the weights, but for the parts in `int8`.
+    """
     config = ModelConfig(
         name=name,
         default_voice=default_voice,
@@ -100,7 +104,9 @@ def package(runs: Path, out: Path, name: str, default_voice: str, storage: Stora
     document = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     (out / CONFIG_FILE).write_text(document, encoding="utf-8")
     for part in PARTS:
-        file = write_part(out, part, load_file(runs / part / f"{part}.safetensors"), storage)
+        file = write_part(
+            out, part, load_file(runs / part / f"{part}.safetensors"), "int8" if part in int8 else storage
+        )
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     for voice in named_voices(FeatureStore(runs / "features"), name):
         write_voice(out / "voices", voice)
@@ -115,8 +121,9 @@ def main() -> None:
     parser.add_argument("--name", default="hearth")
     parser.add_argument("--default-voice", default="af_heart")
     parser.add_argument("--storage", default="float16", choices=["float32", "float16", "bfloat16", "int8"])
+    parser.add_argument("--int8", nargs="*", default=["tokenizer"], choices=PARTS, help="parts stored in int8")
     args = parser.parse_args()
-    package(args.runs, args.out, args.name, args.default_voice, args.storage)
+    package(args.runs, args.out, args.name, args.default_voice, args.storage, args.int8)
 
 
 if __name__ == "__main__":
