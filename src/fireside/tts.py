@@ -190,18 +190,20 @@ class Fireside:
         instruction: str | None = None,
     ) -> SpeechRequest:
         control: tuple[int, ...] = ()
+        tempo = 1.0
         if instruction is not None:
-            from fireside.instructions import rate_mark
+            from fireside.instructions import TEMPO, rate_mark
             from fireside.text.phones import PHONE_ID
 
-            control = (PHONE_ID[rate_mark(instruction)],)
+            mark = rate_mark(instruction)
+            control, tempo = (PHONE_ID[mark],), TEMPO[mark]
         if not MIN_SPEED <= speed <= MAX_SPEED:
             raise UsageError(f"The speed {speed:g} is out of range: use {MIN_SPEED:g} to {MAX_SPEED:g}.")
         # An instruction changes how the words are spoken, so the LM must not copy how the prompt was.
         return SpeechRequest(
             self._resolve(voice),
             text=text,
-            speed=speed,
+            speed=min(max(speed * tempo, MIN_SPEED), MAX_SPEED),
             seed=random.randrange(2**31) if seed is None else seed,
             control=control,
             use_prompt_text=instruction is None,
