@@ -219,3 +219,17 @@ def test_a_block_without_speech_joins_the_next():
     assert texts == [[1, 2, 3]]
     assert speech == [[10, 11]]
     assert text_ids(texts[0]) == [-2, -3, -4]
+
+
+def test_a_block_cannot_end_in_the_silence_before_it():
+    machine = BlockMachine(CONTROL, lookahead=1, min_ratio=0.5, silent={7})
+    machine.push([1, 2, 3, 4])
+    machine.end()
+    for token in (7, 7, 7, 0):  # four text ids ask for two sounds; silence is none
+        step = machine.next()
+        assert step is not None
+        assert step.banned == all_but(CONTROL, [])
+        machine.accept(token)
+    assert machine.next().banned == all_but(CONTROL, [])
+    machine.accept(1)
+    assert machine.next().banned == all_but(CONTROL, [CONTROL.eos])

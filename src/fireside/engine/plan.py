@@ -97,6 +97,8 @@ def make_machine(config: LMConfig, request: SpeechRequest, piece: PiecePlan) -> 
         prompt_blocks=prompt_blocks,
         prompt_speech=prompt_speech,
         max_ratio=config.max_ratio,
+        min_ratio=config.min_ratio,
+        silent=config.silent_tokens,
     )
     for block in make_blocks(piece.words, layout.min_block, PAUSE_IDS):
         machine.push(block)

@@ -64,6 +64,7 @@ class LMConfig(Config):
     rms_norm_eps: float = 1e-6
     min_ratio: float = 2.0
     max_ratio: float = 20.0
+    silent_tokens: tuple[int, ...] = Field(default=(), description="speech tokens that are silence or breath")
     layout: LayoutConfig = LayoutConfig()
     sampling: SamplingConfig = SamplingConfig()
 

@@ -9,7 +9,7 @@ never on when text came in.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -260,9 +260,10 @@ class MixMachine:
 class BlockMachine:
     """Blocks of whole words, each with its own speech; text streams in through `push`, a block at a time.
 
-    A block has at least one speech id and at most `max_ratio` a text id plus `extra`; then its end is
-    forced. Its end is `fill`, and eos for the last block, and no other control id can be drawn: so no block
-    is skipped or said twice. The prompt is given as blocks with their speech.
+    A block has at least one speech id, at least `min_ratio` a text id that are not `silent` (or a short text
+    could end in the silence before it), and at most `max_ratio` a text id plus `extra`; then its end is forced.
+    Its end is `fill`, and eos for the last block, and no other control id can be drawn: so no block is skipped
+    or said twice. The prompt is given as blocks with their speech.
     """
 
     def __init__(
@@ -274,6 +275,8 @@ class BlockMachine:
         prompt_speech: Sequence[Sequence[int]] = (),
         max_ratio: float = 6.0,
         extra: int = 25,
+        min_ratio: float = 0.0,
+        silent: Collection[int] = (),
     ) -> None:
         if len(prompt_blocks) != len(prompt_speech) or not all(prompt_speech):
             raise ValueError("every prompt block needs its speech")
@@ -284,9 +287,12 @@ class BlockMachine:
         self._text.blocks = [list(block) for block in prompt_blocks]
         self._prompt = [list(spoken) for spoken in prompt_speech]
         self._limits = max_ratio, extra
+        self._min_ratio = min_ratio
+        self._silent = frozenset(silent)
         self._feed = [control.sos, *text_ids(instruct)]
         self._index = 0
         self._count = 0
+        self._spoken = 0
         self._speaking = False
         self._none = all_but(control, [])
         self._fill = all_but(control, [control.fill])
@@ -327,9 +333,10 @@ class BlockMachine:
         self._speaking = True
         end = self._control.eos if self._last else self._control.fill
         max_ratio, extra = self._limits
-        if self._count >= int(max_ratio * len(self._text.blocks[self._index])) + extra:
+        length = len(self._text.blocks[self._index])
+        if self._count >= int(max_ratio * length) + extra:
             return Step(self._feed, self._none, forced=end)
-        if self._count == 0:
+        if self._count == 0 or self._spoken < int(self._min_ratio * length):
             return Step(self._feed, self._none)
         return Step(self._feed, self._eos if self._last else self._fill)
 
@@ -338,11 +345,12 @@ class BlockMachine:
         if token < self._control.first:
             self.history.append(token)
             self._count += 1
+            self._spoken += token not in self._silent
             self._feed = [token]
             return token
         if token != (self._control.eos if self._last else self._control.fill) or self._count == 0:
             raise ValueError(f"the control id {token} has no place here")
-        self._count = 0
+        self._count = self._spoken = 0
         self._speaking = False
         if self._last:
             self.done = True
