@@ -116,9 +116,10 @@ def package(runs: Path, out: Path, name: str, default_voice: str, storage: Stora
     document = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     (out / CONFIG_FILE).write_text(document, encoding="utf-8")
     for part in PARTS:
-        file = write_part(
-            out, part, load_file(runs / part / f"{part}.safetensors"), "int8" if part in int8 else storage
-        )
+        # Where a training kept the weights of its lowest validation loss, those are shipped.
+        best, last = runs / part / f"{part}_best.safetensors", runs / part / f"{part}.safetensors"
+        weights = load_file(best if best.is_file() else last)
+        file = write_part(out, part, weights, "int8" if part in int8 else storage)
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     for voice in named_voices(store, name):
         write_voice(out / "voices", voice)
