@@ -12,23 +12,10 @@ from fireside.engine.vocoder import IncrementalVocoder
 from fireside.errors import ConfigError
 from fireside.models.config import VocoderConfig
 from fireside.models.hift import HiFT
+from fireside.train.vocoder import HEARTH
 
 OFFICIAL_SHAPE = VocoderConfig(base_channels=32, f0_channels=24, n_mels=20)
-HEARTH_SHAPE = VocoderConfig(
-    base_channels=32,
-    f0_channels=24,
-    n_mels=20,
-    upsample_rates=(6, 5),
-    upsample_kernel_sizes=(12, 11),
-    istft_n_fft=64,
-    istft_hop=16,
-    resblock_kernel_sizes=(3, 7),
-    resblock_dilation_sizes=((1, 3, 5), (1, 3, 5)),
-    source_resblock_kernel_sizes=(3, 3),
-    source_resblock_dilation_sizes=((1, 3), (1, 3)),
-    source_phase="sample",
-    istft_phase="angle",
-)
+HEARTH_SHAPE = HEARTH.model_copy(update={"base_channels": 32, "f0_channels": 24, "n_mels": 20, "nb_harmonics": 8})
 
 
 def build(config: VocoderConfig) -> HiFT:
