@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +90,33 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_model(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="session")
+def official_model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """From a version to a tiny official folder with random weights; copy it before changing anything."""
+    import official
+
+    made: dict[int, Path] = {}
+
+    def folder(version: int) -> Path:
+        if version not in made:
+            made[version] = official.write_official(tmp_path_factory.mktemp(f"cosyvoice{version}"), version)
+        return made[version]
+
+    return folder
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user data folder of the test's own."""
     monkeypatch.setenv("FIRESIDE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def official_copy(official_model: Callable[[int], Path], tmp_path: Path) -> Callable[[int], Path]:
+    """As `official_model`, copies that a test may damage."""
+
+    def copy(version: int) -> Path:
+        return Path(shutil.copytree(official_model(version), tmp_path / f"cosyvoice{version}"))
+
+    return copy

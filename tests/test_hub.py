@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_hub_names(name: str, package: str, tmp_path: Path, monkeypatch: pytest.
         hub.resolve(name)
     assert str(place) in str(caught.value)
 
-    def offline(repository: str) -> str:
+    def offline(repository: str, ignore_patterns: list[str]) -> str:
         raise OSError("no route to host\nsecond line")
 
     module = types.ModuleType(package)
@@ -69,9 +70,20 @@ def test_hub_names(name: str, package: str, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ModelError, match=r"no route to host\)") as caught:
         hub.resolve(name)
     assert str(place) in str(caught.value)
+    for file in ("llm.pt", "flow.pt", "hift.pt", "campplus.onnx", "CosyVoice-BlankEN"):
+        assert file in str(caught.value), "says what to download"
 
-    module.snapshot_download = lambda repository: f"/cache/{repository}"  # type: ignore[attr-defined]
+    left_out: list[str] = []
+
+    def fetch(repository: str, ignore_patterns: list[str]) -> str:
+        left_out.extend(ignore_patterns)
+        return f"/cache/{repository}"
+
+    module.snapshot_download = fetch  # type: ignore[attr-defined]
     assert hub.resolve(name) == Path("/cache/someone/voice")
+    needed = ("llm.pt", "hift.pt", "cosyvoice2.yaml", "speech_tokenizer_v2.onnx", "CosyVoice-BlankEN/vocab.json")
+    assert not any(fnmatch(file, pattern) for file in needed for pattern in left_out)
+    assert any(fnmatch("CosyVoice-BlankEN/model.safetensors", pattern) for pattern in left_out)
 
     place.mkdir(parents=True)
     monkeypatch.setitem(sys.modules, package, None)

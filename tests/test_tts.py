@@ -142,7 +142,7 @@ def test_instruct(tts: Fireside) -> None:
     slow, fast = (tts.instruct(text, how, seed=1).tokens for how in ("speak slowly", "说快一点"))
     assert slow != fast
     assert slow == tts.instruct(text, "Slowly!", seed=1).tokens
-    request = tts._request(text, None, 1.0, 1, "speak slowly")
+    request = tts.request(text, instruction="speak slowly", seed=1)
     assert request.control == (PHONE_ID["<slower>"],)
     assert not request.use_prompt_text
     chunks = tts.stream(text, seed=1, instruction="speak slowly")

@@ -4,7 +4,8 @@
 #
 #   WORK=runs SHARED=../shared THREADS=2 recipes/hearth/run.sh
 #
-# SHARED holds corpus/, speakers/librispeech.parquet and models/campplus.onnx. Minutes can be set for each part, as
+# SHARED holds corpus/, speakers/librispeech.parquet and models/campplus.onnx. KOKORO, if set, is a folder with
+# kokoro.onnx and voices/: then the teacher speaks more for the corpus first. Minutes can be set for each part, as
 # LM_MINUTES=240; the learning rate falls to its end within them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -28,23 +29,32 @@ stage() {
   touch "$WORK/$name.done"
 }
 
-stage data fireside.train.data --corpus "$SHARED/corpus" --speakers "$SHARED/speakers/librispeech.parquet" \
+CORPUS=$WORK/corpus
+mkdir -p "$CORPUS"
+ln -sf "$(realpath "$SHARED")"/corpus/*.parquet "$CORPUS"
+if [ -n "${KOKORO:-}" ]; then
+  TEXTS=recipes/hearth/texts
+  stage kokoro fireside.train.kokoro --model "$KOKORO/kokoro.onnx" --voices "$KOKORO/voices" --again "$SHARED/corpus" \
+    --zh "$TEXTS/zh_a.txt" "$TEXTS/zh_b.txt" --mix "$TEXTS/mix.txt" --en "$TEXTS/en.txt" \
+    --out "$CORPUS" --minutes "${KOKORO_MINUTES:-35}"
+fi
+stage data fireside.train.data --corpus "$CORPUS" --speakers "$SHARED/speakers/librispeech.parquet" \
   --campplus "$SHARED/models/campplus.onnx" --out "$WORK/features" --workers "$THREADS"
 stage phones fireside.train.phones --features "$WORK/features" --out "$WORK/phones.jsonl"
-stage speaker fireside.train.speaker --corpus "$SHARED/corpus" --speakers "$SHARED/speakers/librispeech.parquet" \
+stage speaker fireside.train.speaker --corpus "$CORPUS" --speakers "$SHARED/speakers/librispeech.parquet" \
   --teacher "$SHARED/models/campplus.onnx" --out "$WORK/speaker" --features "$WORK/features" \
-  --minutes "${SPEAKER_MINUTES:-15}" --threads "$THREADS"
+  --minutes "${SPEAKER_MINUTES:-40}" --threads "$THREADS"
 stage tokenizer-first fireside.train.tokenizer --features "$WORK/features" --phones "$WORK/phones.jsonl" \
   --out "$WORK/tokenizer-first" --minutes "${TOKENIZER_MINUTES:-27}" --threads "$THREADS"
 stage tokenizer fireside.train.tokenizer --features "$WORK/features" --phones "$WORK/phones.jsonl" \
   --refine "$WORK/tokenizer-first" --out "$WORK/tokenizer" \
-  --minutes "${REFINE_MINUTES:-20}" --threads "$THREADS"
+  --minutes "${REFINE_MINUTES:-65}" --threads "$THREADS"
 stage vocoder fireside.train.vocoder --features "$WORK/features" --out "$WORK/vocoder" \
   --minutes "${VOCODER_MINUTES:-60}" --threads "$THREADS"
 stage flow fireside.train.flow --features "$WORK/features" --out "$WORK/flow" \
-  --minutes "${FLOW_MINUTES:-60}" --threads "$THREADS"
+  --minutes "${FLOW_MINUTES:-130}" --threads "$THREADS"
 stage lm fireside.train.lm --features "$WORK/features" --out "$WORK/lm" \
-  --minutes "${LM_MINUTES:-120}" --threads "$THREADS"
+  --minutes "${LM_MINUTES:-90}" --threads "$THREADS"
 stage package fireside.train.package --runs "$WORK" --out "$OUT"
 stage evaluate fireside.evaluate.speech --features "$WORK/features" --model "$OUT" --out "$WORK/eval"
 echo "The model folder is $OUT; try: fireside say \"Good evening.\" --model $OUT"

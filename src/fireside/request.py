@@ -6,8 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
 
+    from fireside.models.config import SamplingConfig
     from fireside.voices import Voice
 
 MIN_SPEED = 0.5
@@ -19,20 +22,29 @@ class SpeechRequest:
     """One utterance to make: a text in a voice, or pieces of speech tokens in a voice (conversion,
     benchmarks).
 
-    One of `text` and `tokens` is set. `speed` > 1 is faster (the mel is interpolated in time). `seed` drives
+    One of `text` and `tokens` is set. A text may also be an iterator of its parts, spoken as they come, or None
+    when the parts come by `Engine.feed`. `speed` > 1 is faster (the mel is interpolated in time). `seed` drives
     sampling only; None draws one. `control` holds text-token ids put before the text (an instruction);
     `use_prompt_text` false leaves the voice's prompt out of the LM (cross-lingual, instruct), never out of
-    the flow. `hops` is how many chunks of the flow's mask are made at a time, the last entry for all that
-    follow: small at first for an early first sound. It changes how the audio is cut, never the audio."""
+    the flow; `use_speaker` false leaves its embedding out of an LM that reads one. `streaming` asks for chunks
+    as early as can be: released models then use the chunk mask, and the full mask without it. `hops` is how many
+    chunks of that mask are made at a time, the last entry for all that follow: small at first for an early
+    first sound. `sampling` replaces the model's own. `normalise` false leaves a text as it is written, in one
+    piece, for models whose text can be; `join_parts` false makes ids of every incoming part by itself."""
 
     voice: Voice
-    text: str = ""
+    text: str | Iterator[str] | None = ""
     tokens: tuple[tuple[int, ...], ...] = ()
     speed: float = 1.0
     seed: int | None = None
     control: tuple[int, ...] = ()
     use_prompt_text: bool = True
-    hops: tuple[int, ...] = (1, 1, 2, 4)
+    use_speaker: bool = True
+    streaming: bool = False
+    hops: tuple[int, ...] | None = None
+    sampling: SamplingConfig | None = None
+    normalise: bool = True
+    join_parts: bool = True
 
 
 @dataclass(frozen=True)

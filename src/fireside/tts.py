@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -19,8 +19,26 @@ from fireside.voices import Voice, VoiceCard, VoiceRegistry, check_name
 
 if TYPE_CHECKING:
     from fireside.engine.engine import Engine
+    from fireside.engine.products import Weights
     from fireside.enrol import Note, Source
     from fireside.models.checkpoint import ModelFolder
+    from fireside.models.config import Mode, SamplingConfig
+    from fireside.text import Word
+    from fireside.text.official import Choice
+
+
+Text = str | Iterable[str]
+"""What to say: a text, or the parts of one as they come."""
+
+_OFFERS: dict[Mode, str] = {
+    "sft": "speak with named voices",
+    "zero_shot": "speak in the voice of a recording whose words are given",
+    "cross_lingual": "speak in the voice of a recording whose words are unknown",
+    "instruct": "follow instructions with a named voice",
+    "instruct2": "follow instructions in the voice of a recording",
+    "convert": "convert a recording to another voice",
+    "bistream": "speak while its text is still coming in",
+}
 
 
 @dataclass(frozen=True)
@@ -57,9 +75,16 @@ class Speech:
 class Fireside:
     """A model that speaks. Safe to use from several threads: their requests are computed together."""
 
-    def __init__(self, model: ModelFolder, registry: VoiceRegistry) -> None:
+    def __init__(
+        self,
+        model: ModelFolder,
+        registry: VoiceRegistry,
+        lm_weights: Weights = "float",
+        normaliser: Choice | None = None,
+    ) -> None:
         self.model = model
         self._registry = registry
+        self._lm_weights, self._normaliser = lm_weights, normaliser
 
     @property
     def name(self) -> str:
@@ -74,15 +99,14 @@ class Fireside:
     @property
     def token_rate(self) -> float:
         """Speech tokens per second of audio."""
-        config = self.model.config
-        return config.mel.sample_rate / config.mel.hop_length / config.flow.token_mel_ratio
+        return self.model.config.token_rate
 
     @cached_property
     def engine(self) -> Engine:
         """What computes requests; for several at once, see Engine.submit and Engine.step."""
         from fireside.engine.engine import Engine
 
-        return Engine(self.model)
+        return Engine(self.model, lm_weights=self._lm_weights, normaliser=self._normaliser)
 
     @property
     def voices(self) -> list[VoiceCard]:
@@ -111,115 +135,234 @@ class Fireside:
         description: str = "",
         licence: str = "",
         consent: str = "",
+        normalise: bool = True,
         on_note: Note | None = None,
     ) -> Voice:
         """The voice of a recording, to speak with or to keep.
 
         prompt: a file, the bytes of one, or (samples, rate). prompt_text: what is said in it, for a closer
-        copy. Raises AudioError when the recording cannot be used, TextError for a text that cannot be read.
+        copy; normalise false reads it as it is written, where a model can. Raises AudioError when the recording
+        cannot be used, TextError for a text that cannot be read.
         """
         from fireside.enrol import make_voice
 
         if name != "prompt":
             check_name(name)
-        words = [word.tokens for word in self.engine.frontend.words(prompt_text)] if prompt_text else []
+        words = [word.tokens for word in self._heard(prompt_text, normalise)] if prompt_text else []
         card = VoiceCard(name, language, description, licence, consent, prompt_text=prompt_text or "", model=self.name)
         return make_voice(self.model, prompt, words, card, on_note or (lambda note: None))
 
-    def say(self, text: str, voice: str | Voice | None = None, speed: float = 1.0, seed: int | None = None) -> Speech:
+    def say(
+        self,
+        text: Text,
+        voice: str | Voice | None = None,
+        speed: float = 1.0,
+        seed: int | None = None,
+        sampling: SamplingConfig | None = None,
+    ) -> Speech:
         """Say a text.
 
         voice: a name, a Voice, or None for the default. speed: 0.5 to 2. seed: the same one gives the same
-        audio. Raises TextError, VoiceError or UsageError for what cannot be spoken as asked."""
-        return self._collect(self._request(text, voice, speed, seed))
+        audio. sampling: in place of the model's own. Raises TextError, VoiceError or UsageError for what cannot
+        be spoken as asked."""
+        return self._collect(self.request(text, voice, speed=speed, seed=seed, sampling=sampling))
 
     def stream(
         self,
-        text: str,
+        text: Text,
         voice: str | Voice | None = None,
         speed: float = 1.0,
         seed: int | None = None,
         instruction: str | None = None,
+        sampling: SamplingConfig | None = None,
     ) -> Iterator[AudioChunk]:
-        """As `say` (or `instruct`), chunk by chunk; the joined chunks are what `say` returns."""
-        return self.engine.generate(self._request(text, voice, speed, seed, instruction))
+        """As `say` (or `instruct`), chunk by chunk, as early as can be.
+
+        With hearth the joined chunks are what `say` returns. Released models were made for two ways of computing:
+        streamed, their audio differs a little from `say`, which may look ahead."""
+        return self.chunks(
+            self.request(
+                text, voice, instruction=instruction, speed=speed, seed=seed, streaming=True, sampling=sampling
+            )
+        )
 
     def clone(
         self,
-        text: str,
+        text: Text,
         prompt: Source | Voice,
         prompt_text: str | None = None,
         speed: float = 1.0,
         seed: int | None = None,
+        sampling: SamplingConfig | None = None,
     ) -> Speech:
         """Say a text in the voice of a recording: zero-shot with its text, cross-lingual without."""
         notes: list[str] = []
         voice = prompt if isinstance(prompt, Voice) else self.make_voice(prompt, prompt_text, on_note=notes.append)
-        return replace(self.say(text, voice, speed, seed), notes=tuple(notes))
+        return replace(self.say(text, voice, speed, seed, sampling), notes=tuple(notes))
 
     def instruct(
         self,
-        text: str,
+        text: Text,
         instruction: str,
         voice: str | Voice | None = None,
         speed: float = 1.0,
         seed: int | None = None,
+        sampling: SamplingConfig | None = None,
     ) -> Speech:
-        """Say a text as told: 'speak slowly', '快一点'. Raises UsageError listing what can be told."""
-        return self._collect(self._request(text, voice, speed, seed, instruction))
+        """Say a text as told: 'speak slowly', '快一点'.
 
-    def convert(self, source: Source, voice: str | Voice | None = None, prompt: Source | None = None) -> Speech:
+        hearth follows instructions about its rate; released models that follow instructions follow their own. Raises
+        UsageError for a model that follows none, and for what hearth cannot do.
+        """
+        return self._collect(
+            self.request(text, voice, instruction=instruction, speed=speed, seed=seed, sampling=sampling)
+        )
+
+    def convert(
+        self,
+        source: Source,
+        voice: str | Voice | None = None,
+        prompt: Source | None = None,
+        speed: float = 1.0,
+    ) -> Speech:
         """The words and rhythm of a recording in another voice: a named one, or that of another recording."""
         if voice is not None and prompt is not None:
             raise UsageError("convert takes a voice or a prompt, not both.")
         notes: list[str] = []
         target = self.make_voice(prompt, on_note=notes.append) if prompt is not None else voice
-        speech = self._collect(self._conversion(source, target))
+        speech = self._collect(self.conversion(source, target, speed=speed))
         return replace(speech, notes=tuple(notes))
 
-    def stream_convert(self, source: Source, voice: str | Voice | None = None) -> Iterator[AudioChunk]:
+    def stream_convert(
+        self, source: Source, voice: str | Voice | None = None, speed: float = 1.0
+    ) -> Iterator[AudioChunk]:
         """As `convert`, chunk by chunk."""
-        return self.engine.generate(self._conversion(source, voice))
+        return self.chunks(self.conversion(source, voice, speed=speed, streaming=True))
 
-    def _request(
+    def chunks(self, request: SpeechRequest) -> Iterator[AudioChunk]:
+        """The audio of a request as it is made: for the methods above, and for what they do not offer."""
+        return self.engine.generate(request)
+
+    def request(
         self,
-        text: str,
-        voice: str | Voice | None,
-        speed: float,
-        seed: int | None,
+        text: Text,
+        voice: str | Voice | None = None,
+        *,
         instruction: str | None = None,
+        use_transcript: bool = True,
+        speed: float = 1.0,
+        seed: int | None = None,
+        streaming: bool = False,
+        sampling: SamplingConfig | None = None,
+        normalise: bool = True,
+        join_parts: bool = True,
     ) -> SpeechRequest:
-        control: tuple[int, ...] = ()
-        tempo = 1.0
-        if instruction is not None:
-            from fireside.instructions import TEMPO, rate_mark
-            from fireside.text.phones import PHONE_ID
+        """The request that `say`, `stream`, `clone` and `instruct` make.
 
-            mark = rate_mark(instruction)
-            control, tempo = (PHONE_ID[mark],), TEMPO[mark]
-        if not MIN_SPEED <= speed <= MAX_SPEED:
-            raise UsageError(f"The speed {speed:g} is out of range: use {MIN_SPEED:g} to {MAX_SPEED:g}.")
-        # An instruction changes how the words are spoken, so the LM must not copy how the prompt was.
+        use_transcript false does not let the model hear what the voice's prompt says (cross-lingual), which
+        instructions never do: they change how words are spoken, so the prompt's way must not be copied. normalise
+        false speaks a CosyVoice model's text as it is written, in one piece; join_parts false takes the words at
+        the edges of incoming parts apart, as the original does. Raises UsageError for a mode that the model lacks,
+        VoiceError for a voice that is not there.
+        """
+        speaker, own_instruction = self._told_apart(self._resolve(voice))
+        transcript = use_transcript and instruction is None
+        self._check_mode(speaker, instruction is not None, transcript)
+        self._check_speed(speed)
+        control, tempo = self._told(text, instruction, own_instruction if transcript else ())
         return SpeechRequest(
-            self._resolve(voice),
-            text=text,
+            speaker,
+            text=text if isinstance(text, str) else iter(text),
             speed=min(max(speed * tempo, MIN_SPEED), MAX_SPEED),
             seed=random.randrange(2**31) if seed is None else seed,
             control=control,
-            use_prompt_text=instruction is None,
+            use_prompt_text=transcript,
+            use_speaker=instruction is None,
+            streaming=streaming,
+            sampling=sampling,
+            normalise=normalise,
+            join_parts=join_parts,
         )
 
-    def _conversion(self, source: Source, voice: str | Voice | None) -> SpeechRequest:
+    def conversion(
+        self, source: Source, voice: str | Voice | None = None, *, speed: float = 1.0, streaming: bool = False
+    ) -> SpeechRequest:
+        """The request that `convert` and `stream_convert` make."""
         from fireside.enrol import source_tokens
 
+        self._require("convert")
+        self._check_speed(speed)
         target = self._resolve(voice)
-        return SpeechRequest(target, tokens=tuple(source_tokens(self.model, source)))
+        tokens = tuple(source_tokens(self.model, source, streaming))
+        return SpeechRequest(target, tokens=tokens, speed=speed, streaming=streaming)
+
+    def _heard(self, prompt_text: str, normalise: bool) -> tuple[Word, ...]:
+        from fireside.text.official import OfficialFrontend
+
+        frontend = self.engine.frontend
+        if isinstance(frontend, OfficialFrontend):
+            return frontend.words(prompt_text, normalise)
+        return frontend.words(prompt_text)
+
+    def _told_apart(self, voice: Voice) -> tuple[Voice, tuple[int, ...]]:
+        """A voice without the instruction that its prompt's text begins with, as CosyVoice 3 wants it from its callers
+        and keeps it in its files, and that instruction's text ids."""
+        from fireside.text.official import OfficialFrontend
+
+        frontend = self.engine.frontend
+        if not isinstance(frontend, OfficialFrontend):
+            return voice, ()
+        card = voice.card
+        instruction, words = frontend.split_prompt([token for word in card.words for token in word])
+        if not instruction:
+            return voice, ()
+        ends = (len(voice.prompt_tokens),) if words else ()
+        return replace(voice, card=replace(card, words=(words,) if words else (), word_ends=ends)), instruction
+
+    def _told(self, text: Text, instruction: str | None, own: tuple[int, ...] = ()) -> tuple[tuple[int, ...], float]:
+        """Text ids that stand before the text to make an instruction heard, and what is left to the mel's rate.
+
+        own: those of the instruction in the voice's prompt, which stand where there is no other."""
+        from fireside.text.official import OfficialFrontend
+
+        frontend = self.engine.frontend
+        if isinstance(frontend, OfficialFrontend):
+            if instruction is None and isinstance(text, str):
+                instruction = frontend.written_instruction(text)
+            return (own if own and instruction is None else frontend.instruction(instruction)), 1.0
+        if instruction is None:
+            return (), 1.0
+        from fireside.instructions import TEMPO, rate_mark
+        from fireside.text.phones import PHONE_ID
+
+        mark = rate_mark(instruction)
+        return (PHONE_ID[mark],), TEMPO[mark]
+
+    def _check_mode(self, voice: Voice, instructed: bool, transcript: bool) -> None:
+        if instructed:
+            modes = self.model.config.modes
+            self._require("instruct2" if "instruct2" in modes and "instruct" not in modes else "instruct")
+        elif not len(voice.prompt_tokens):
+            self._require("sft")
+        else:
+            self._require("zero_shot" if voice.card.words and transcript else "cross_lingual")
+
+    def _require(self, mode: Mode) -> None:
+        """Refuse what the model was not made for, in a sentence that says what it can do."""
+        if mode not in self.model.config.modes:
+            offers = [_OFFERS[each] for each in self.model.config.modes]
+            raise UsageError(f"The model {self.name} cannot {_OFFERS[mode]}; it can {'; '.join(offers)}.")
+
+    @staticmethod
+    def _check_speed(speed: float) -> None:
+        if not MIN_SPEED <= speed <= MAX_SPEED:
+            raise UsageError(f"The speed {speed:g} is out of range: use {MIN_SPEED:g} to {MAX_SPEED:g}.")
 
     def _resolve(self, voice: str | Voice | None) -> Voice:
         return voice if isinstance(voice, Voice) else self._registry.get(voice)
 
     def _collect(self, request: SpeechRequest) -> Speech:
-        chunks = list(self.engine.generate(request))
+        chunks = list(self.chunks(request))
         return Speech(
             np.concatenate([chunk.samples for chunk in chunks]),
             self.sample_rate,
@@ -229,24 +372,42 @@ class Fireside:
         )
 
 
-def load(name: str | os.PathLike[str] | None = None, threads: int | None = None) -> Fireside:
-    """Load a model: None or 'hearth' is the bundled one; else a folder, 'org/name' on Hugging Face or
-    'modelscope:org/name'. Its parts are read when first needed.
+Precision = Literal["fp32", "bf16", "int8"]
+"""What LM and flow are computed in; int8 reads the LM's weights in one byte each and is bf16 elsewhere."""
 
-    threads: CPU threads that torch uses in this process; None leaves its choice. Raises ModelError or
-    ConfigError."""
+
+def parse_precision(name: str) -> Precision:
+    """The precision of that name. Raises UsageError listing those there are."""
+    for precision in get_args(Precision):
+        if name == precision:
+            return precision
+    raise UsageError(f"There is no precision '{name}': use {', '.join(get_args(Precision))}.")
+
+
+def load(
+    name: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    precision: Precision = "fp32",
+    normaliser: Choice | None = None,
+) -> Fireside:
+    """Load a model: None or 'hearth' is the bundled one; else a folder (ours or CosyVoice's), 'org/name' on Hugging
+    Face or 'modelscope:org/name'. Its parts are read when first needed.
+
+    threads: CPU threads that torch uses in this process; None leaves its choice. precision: fp32 is exact, bf16 and
+    int8 are smaller and faster. normaliser: what rewrites numbers and units for a CosyVoice model: 'wetext' (its
+    default), 'ttsfrd', 'none', or a function of text and language. Raises ModelError, ConfigError or UsageError."""
     import torch
 
-    from fireside.models.checkpoint import ModelFolder
+    from fireside.models.official import OfficialFolder, open_folder
+    from fireside.spk2info import voices_of
 
+    parse_precision(precision)
     if threads is not None:
         torch.set_num_threads(threads)
-    model = ModelFolder(resolve(name))
+    model = open_folder(resolve(name), torch.float32 if precision == "fp32" else torch.bfloat16)
     config = model.config
-    registry = VoiceRegistry(
-        bundled=model.path / "voices",
-        user=data_dir() / "voices",
-        default=config.default_voice,
-        model=config.name,
-    )
-    return Fireside(model, registry)
+    bundled: Path | dict[str, Voice] = model.path / "voices"
+    if isinstance(model, OfficialFolder):
+        bundled = voices_of(model.speakers, config.name, config.mel.n_mels)
+    registry = VoiceRegistry(bundled, data_dir() / "voices", config.default_voice, config.name)
+    return Fireside(model, registry, "int8" if precision == "int8" else "float", normaliser)

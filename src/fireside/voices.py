@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,8 @@ class VoiceCard:
 class Voice:
     """A voice ready to speak:
 
-    its card, embedding [192], prompt_tokens [P] and prompt_mel [P * ratio, n_mels].
+    its card, embedding [192], prompt_tokens [P] and prompt_mel [frames, n_mels], natural log, of the same stretch
+    (CosyVoice 1's need not end at the same moment). A voice without a prompt has P = 0 and no frames.
     """
 
     card: VoiceCard
@@ -109,7 +110,6 @@ def _checked(voice: Voice, file: Path) -> Voice:
         and voice.prompt_tokens.ndim == 1
         and voice.prompt_mel.ndim == 2
         and (tokens == 0) == (len(voice.prompt_mel) == 0)
-        and (tokens == 0 or len(voice.prompt_mel) % tokens == 0)
         and np.isfinite(voice.embedding).all()
         and np.isfinite(voice.prompt_mel).all()
         and len(voice.card.words) == len(ends)
@@ -132,7 +132,7 @@ def read_card(folder: Path, name: str, bundled: bool = False) -> VoiceCard:
         raise VoiceError(f"The voice '{name}' cannot be read: {file}: {error}.") from error
 
 
-def write_voice(folder: Path, voice: Voice) -> None:
+def write_voice(folder: Path, voice: Voice, mel_dtype: type[np.floating[Any]] = np.float16) -> None:
     """Write a voice into `folder` (made if need be). Raises VoiceError when it cannot be written."""
     from safetensors.numpy import save_file
 
@@ -141,7 +141,7 @@ def write_voice(folder: Path, voice: Voice) -> None:
     tensors: dict[str, np.ndarray] = {
         "embedding": voice.embedding.astype(np.float32),
         "prompt_tokens": voice.prompt_tokens.astype(np.int32),
-        "prompt_mel": np.ascontiguousarray(voice.prompt_mel.astype(np.float16)),
+        "prompt_mel": np.ascontiguousarray(voice.prompt_mel.astype(mel_dtype)),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,18 +165,26 @@ def check_name(name: str) -> str:
 
 
 class VoiceRegistry:
-    """The voices of a model folder and the user's own for that model; `default` is always among them."""
+    """The voices of a model and the user's own for that model; `default` is always among them if there are any.
 
-    def __init__(self, bundled: Path, user: Path, default: str, model: str) -> None:
+    bundled: the model's voices, a folder of them or the voices themselves by name.
+    """
+
+    def __init__(self, bundled: Path | Mapping[str, Voice], user: Path, default: str, model: str) -> None:
         self.bundled = bundled
         self.user = user
-        self.default = default
         self.model = model
+        if default == DEFAULT and isinstance(bundled, Mapping):
+            default = next(iter(bundled), DEFAULT)
+        self.default = default
 
     def cards(self) -> list[VoiceCard]:
         """Every voice by name, `default` first (a copy of the card of the voice it stands for)."""
         own = [read_card(self.user, name) for name in self._names(self.user)]
-        bundled = [read_card(self.bundled, name, bundled=True) for name in self._names(self.bundled)]
+        if isinstance(self.bundled, Mapping):
+            bundled = [replace(voice.card, name=name, bundled=True) for name, voice in self.bundled.items()]
+        else:
+            bundled = [read_card(self.bundled, name, bundled=True) for name in self._bundled_names()]
         taken = {card.name for card in bundled}
         named = bundled + [card for card in own if card.name not in taken and card.model in ("", self.model)]
         first = [card for card in named if card.name == self.default]
@@ -190,7 +198,10 @@ class VoiceRegistry:
         wanted = name or DEFAULT
         if wanted == DEFAULT:
             wanted = self.default
-        if wanted in self._names(self.bundled):
+        if wanted in self._bundled_names():
+            if isinstance(self.bundled, Mapping):
+                voice = self.bundled[wanted]
+                return replace(voice, card=replace(voice.card, name=wanted, bundled=True))
             return read_voice(self.bundled, wanted, bundled=True)
         if wanted in self._names(self.user):
             voice = read_voice(self.user, wanted)
@@ -205,16 +216,16 @@ class VoiceRegistry:
     def add(self, voice: Voice, replace_existing: bool = False) -> None:
         """Keep a voice of the user's. Raises VoiceError when the name is taken or not a name."""
         check_name(voice.name)
-        if voice.name in self._names(self.bundled):
+        if voice.name in self._bundled_names():
             raise VoiceError(f"'{voice.name}' is a voice of the model {self.model}: choose another name.")
         if voice.name in self._names(self.user) and not replace_existing:
             raise VoiceError(f"You already have a voice '{voice.name}': remove it first, or choose another name.")
         card = replace(voice.card, model=self.model)
-        write_voice(self.user, replace(voice, card=card))
+        write_voice(self.user, replace(voice, card=card), np.float32)
 
     def remove(self, name: str) -> None:
         """Delete a voice of the user's. Raises VoiceError for the model's own voices and unknown names."""
-        if name == DEFAULT or name in self._names(self.bundled):
+        if name == DEFAULT or name in self._bundled_names():
             raise VoiceError(f"'{name}' belongs to the model {self.model} and stays; only voices you added can go.")
         if name not in self._names(self.user):
             raise VoiceError(self._unknown(name))
@@ -222,11 +233,18 @@ class VoiceRegistry:
             (self.user / f"{name}{suffix}").unlink(missing_ok=True)
 
     def _unknown(self, name: str) -> str:
-        known = list(dict.fromkeys([DEFAULT, *self._names(self.bundled), *self._names(self.user)]))
+        known = [*self._bundled_names(), *self._names(self.user)]
+        if not known:
+            return f"The model {self.model} has no voice of its own: give it a recording, as fireside clone does."
+        if self.default in known:
+            known.insert(0, DEFAULT)
         near = _near(name, known)
         if near:
             return f"There is no voice '{name}'. Did you mean {_or(near)}?"
         return f"There is no voice '{name}'. There are: {', '.join(known)}."
+
+    def _bundled_names(self) -> list[str]:
+        return list(self.bundled) if isinstance(self.bundled, Mapping) else self._names(self.bundled)
 
     @staticmethod
     def _names(folder: Path) -> list[str]:

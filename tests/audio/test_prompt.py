@@ -138,3 +138,21 @@ def test_paths_are_read_and_missing_ones_named(tmp_path):
     assert load_prompt(path).seconds == load_prompt(str(path)).seconds == pytest.approx(2.0)
     with pytest.raises(AudioError, match=r"you\.flac"):
         load_prompt(tmp_path / "you.flac")
+
+
+def test_as_it_was_recorded():
+    """What released models are given: offset, level and the silence around the speech stay."""
+    samples = np.concatenate([silence(0.5), voice(3.0, level=0.05) + np.float32(0.01), silence(0.7)])
+    prompt = load_prompt((samples, RATE), as_recorded=True)
+    np.testing.assert_array_equal(prompt.samples, samples)
+    with pytest.raises(AudioError, match="silent"):
+        load_prompt((silence(3.0), RATE), as_recorded=True)
+
+
+@pytest.mark.parametrize("as_recorded", [False, True])
+def test_how_long_it_may_be(as_recorded):
+    samples = np.concatenate([voice(33.0), silence(0.4), voice(10.0)])
+    prompt = load_prompt((samples, RATE), max_seconds=36.0, as_recorded=as_recorded)
+    assert prompt.cut
+    assert 33.0 <= prompt.seconds <= 33.4
+    assert not load_prompt((samples, RATE), max_seconds=60.0, as_recorded=as_recorded).cut

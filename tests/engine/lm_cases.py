@@ -6,17 +6,21 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from fireside.engine.lm import LMDecoder
-from fireside.models.config import LMConfig
+from fireside.engine.decoder import Decoder
+from fireside.models.config import EncoderConfig, LMConfig, TransformerLMConfig
 from fireside.models.lm import LM
+from fireside.models.transformer_lm import TransformerLM
 from fireside.models.turns import Event, Machine
 
 END_OF_PROMPT = 151646
 
 
-def golden_lm(case) -> LM:
+def golden_lm(case) -> LM | TransformerLM:
     """The case's model: its sizes, its weights."""
     ctor = case.config["ctor"]
+    if "te_in" in ctor:
+        return golden_transformer_lm(case)
+    own_control = "llm_embedding.weight" in case.weights
     config = LMConfig(
         hidden_size=ctor["hidden"],
         num_layers=ctor["layers"],
@@ -25,9 +29,45 @@ def golden_lm(case) -> LM:
         intermediate_size=ctor["inter"],
         text_vocab_size=ctor["text_vocab"],
         speech_vocab_size=ctor["speech"],
+        num_control=case.weights["speech_embedding.weight"].shape[0] - ctor["speech"],
+        control="separate" if own_control else "shared",
+        head_bias=own_control,
     )
     lm = LM(config)
     lm.load_released(case.weights)
+    return lm.eval()
+
+
+def golden_transformer_lm(case) -> TransformerLM:
+    """The case's model of CosyVoice 1."""
+    ctor = case.config["ctor"]
+    dim = ctor["dim"]
+    config = TransformerLMConfig(
+        text_vocab_size=ctor["text_vocab"],
+        speech_vocab_size=ctor["speech"],
+        speaker_dim=ctor["spk_dim"],
+        text_encoder=EncoderConfig(
+            input_dim=ctor["te_in"],
+            dim=dim,
+            heads=ctor["te_heads"],
+            ff_dim=ctor["te_lin"],
+            layers=ctor["te_blocks"],
+            chunk=1,
+        ),
+        decoder=EncoderConfig(
+            input_dim=dim,
+            dim=dim,
+            heads=ctor["lm_heads"],
+            ff_dim=ctor["lm_lin"],
+            layers=ctor["lm_blocks"],
+            block="transformer",
+            activation="relu",
+            input_relu=True,
+            chunk=1,
+        ),
+    )
+    lm = TransformerLM(config)
+    lm.load_state_dict(case.weights)
     return lm.eval()
 
 
@@ -70,7 +110,7 @@ def tiny_lm(seed: int = 0, **changes) -> LM:
     return lm
 
 
-def run(decoder: LMDecoder, machine: Machine, sampler) -> list[int | Event]:
+def run(decoder: Decoder, machine: Machine, sampler) -> list[int | Event]:
     """Decode one request to its end; an error is raised."""
     handle = decoder.admit(machine, sampler)
     out: list[int | Event] = []

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from fireside.engine.engine import Engine
 from fireside.engine.flow import IncrementalFlow
 from fireside.engine.noise import start_noise
-from fireside.errors import FiresideError, TextError
+from fireside.errors import FiresideError, TextError, UsageError
 from fireside.models.checkpoint import ModelFolder
 from fireside.request import AudioChunk, SpeechRequest
 
@@ -303,3 +304,65 @@ def test_nothing_to_say(engine: Engine, text: str) -> None:
     with pytest.raises(TextError):
         engine.submit(request(0, text=text))
     assert engine.active == 0
+
+
+SENTENCES = "The fire is lit, and there is tea. It rained all day, and the river rose. "
+
+
+def test_text_in_parts(model: ModelFolder, engine: Engine) -> None:
+    whole = alone(model, request(1, text=SENTENCES))
+    parts = [SENTENCES[i : i + 7] for i in range(0, len(SENTENCES), 7)]
+    assert_same(joined(list(engine.generate(request(1, text=iter(parts))))), whole)
+    key, other = engine.submit(request(1, text=None)), engine.submit(request(2))
+    got: dict[int, list[AudioChunk]] = {key: [], other: []}
+    waiting = deque(parts)
+    while engine.active:
+        if waiting:
+            engine.feed(key, waiting.popleft())
+        else:
+            engine.end(key)
+        for owner, chunk in engine.step():
+            assert isinstance(chunk, AudioChunk)
+            got[owner].append(chunk)
+    assert_same(joined(got[key]), whole)
+    assert_same(joined(got[other]), alone(model, request(2)))
+    assert_nothing_left(engine)
+
+
+def test_text_is_asked_for_when_it_is_needed(engine: Engine) -> None:
+    taken: list[str] = []
+
+    def parts() -> Iterator[str]:
+        for part in (SENTENCES * 3).split(" "):
+            taken.append(part)
+            yield f"{part} "
+
+    stream = engine.generate(request(1, text=parts()))
+    next(stream)
+    assert len(taken) < 2 * len(SENTENCES.split(" ")), "the first sentence sounds before the last is asked for"
+    stream.close()  # type: ignore[attr-defined]
+    assert_nothing_left(engine)
+
+
+def test_text_in_parts_that_says_nothing(engine: Engine) -> None:
+    with pytest.raises(TextError):
+        list(engine.generate(request(1, text=iter([" ", "..."]))))
+    assert_nothing_left(engine)
+    with pytest.raises(UsageError, match="feed"):
+        engine.submit(request(1, text=iter(["Yes!"])))
+
+
+def test_text_that_ends_after_all_was_said(engine: Engine) -> None:
+    """The last chunk is final also when the end of the text comes late."""
+    key = engine.submit(request(1, text=None))
+    engine.feed(key, SENTENCES)
+    chunks: list[AudioChunk] = []
+    for _ in range(10_000):
+        chunks += [chunk for _, chunk in engine.step() if isinstance(chunk, AudioChunk)]
+        if engine._requests[key].starved:
+            break
+    engine.end(key)
+    while engine.active:
+        chunks += [chunk for _, chunk in engine.step() if isinstance(chunk, AudioChunk)]
+    assert [chunk.final for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert chunks[-1].progress == 1.0

@@ -1,4 +1,4 @@
-"""Decoding while text streams in against CosyVoice 3 (case v3_lm_bistream)."""
+"""Decoding while text streams in against CosyVoice 2 and 3 (cases v2 and v3_lm_bistream)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from lm_cases import END_OF_PROMPT, Recorder, golden_lm, text_list
 
 from fireside.engine.lm import LMDecoder
 from fireside.models.turns import MixMachine, Original, Step
+
+VERSIONS = ["v2", "v3"]
 
 
 class Watched:
@@ -35,12 +37,17 @@ class Watched:
         return self.machine.accept(token)
 
 
+def instruct_length(prompt: list[int]) -> int:
+    """How many ids of the prompt text stand behind sos: CosyVoice 3's, up to the end-of-prompt marker."""
+    return prompt.index(END_OF_PROMPT) + 1 if END_OF_PROMPT in prompt else 0
+
+
 def decode(case, name: str, original: Original | None):
     """One scenario with the case's scripted sampler: (machine, scores, speech ids)."""
     lm = golden_lm(case)
     scenario, ids = case.config["scenarios"][name], case.config["ids"]
     prompt = case.inputs[f"{name}_prompt_text"].flatten().tolist()
-    marker = prompt.index(END_OF_PROMPT) + 1
+    marker = instruct_length(prompt)
     prompt = text_list(torch.tensor(prompt), case)
     machine = MixMachine(
         lm.control,
@@ -85,8 +92,9 @@ def decode(case, name: str, original: Original | None):
     return watched, torch.stack(recorder.scores), torch.tensor(spoken)
 
 
-def test_scenarios_as_the_original_has_them(golden_case):
-    case = golden_case("v3_lm_bistream")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_scenarios_as_the_original_has_them(golden_case, version):
+    case = golden_case(f"{version}_lm_bistream")
     got = {}
     for name in case.config["scenarios"]:
         watched, scores, spoken = decode(case, name, Original.all())
@@ -96,28 +104,30 @@ def test_scenarios_as_the_original_has_them(golden_case):
     case.compare(got)
 
 
-def test_decoding_waits_for_text(golden_case):
-    """Bug 19: without prompt speech the original starts to speak with no text in sight."""
-    case = golden_case("v3_lm_bistream")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_decoding_waits_for_text(golden_case, version):
+    """Bug 19: without prompt speech the original, with CosyVoice 3, starts to speak with no text in sight."""
+    case = golden_case(f"{version}_lm_bistream")
     bare = [name for name, s in case.config["scenarios"].items() if s["S"] == 0]
     if not bare:
         pytest.skip("this set of cases has no scenario without prompt speech")
     for name in bare:
         watched, _, _ = decode(case, name, None)
-        prefix = 1 + case.inputs[f"{name}_prompt_text"].flatten().tolist().index(END_OF_PROMPT) + 1
-        assert case.outputs[f"{name}_input_lens"][0] == prefix
-        assert watched.lengths[0] == prefix + 5
+        instruct = instruct_length(case.inputs[f"{name}_prompt_text"].flatten().tolist())
+        first = int(case.outputs[f"{name}_input_lens"][0])
+        assert first == (1 + instruct if instruct else 6)
+        assert watched.lengths[0] == 1 + instruct + 5
 
 
-def test_only_fill_can_end_a_portion_and_only_eos_the_last(golden_case):
-    """Bug 2 in this layout: the original bans sos where eos should be."""
-    case = golden_case("v3_lm_bistream")
-    ids = case.config["ids"]
+@pytest.mark.parametrize("version", VERSIONS)
+def test_only_fill_can_end_a_portion_and_only_eos_the_last(golden_case, version):
+    """Bug 2 in this layout: the original bans the first control id only, and nothing in the last portion."""
+    case = golden_case(f"{version}_lm_bistream")
     for name in case.config["scenarios"]:
         watched, scores, _ = decode(case, name, None)
-        history = watched.history
-        last = max((i for i, token in enumerate(history) if token == ids["fill"]), default=-1)
-        allowed = {tuple((torch.isfinite(row[ids["sos"] :])).nonzero()[:, 0].tolist()) for row in scores}
-        assert allowed <= {(ids["fill"] - ids["sos"],), (ids["eos"] - ids["sos"],)}
-        assert history[-1] == ids["eos"]
-        assert ids["eos"] not in history[: last + 1]
+        control, history = golden_lm(case).control, watched.history
+        last = max((i for i, token in enumerate(history) if token == control.fill), default=-1)
+        allowed = {tuple((torch.isfinite(row[control.first :])).nonzero()[:, 0].tolist()) for row in scores}
+        assert allowed <= {(control.fill - control.first,), (control.eos - control.first,)}
+        assert history[-1] == control.eos
+        assert control.eos not in history[: last + 1]

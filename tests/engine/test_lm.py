@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -11,8 +12,11 @@ from lm_cases import Recorder, run, tiny_lm
 from fireside.engine.lm import LMDecoder
 from fireside.engine.sampling import RepetitionAware, greedy, nucleus
 from fireside.errors import ModelError, TextError
-from fireside.models.config import SamplingConfig
+from fireside.models.config import LMConfig, SamplingConfig
+from fireside.models.lm import LM, UNUSED
 from fireside.models.turns import BlockMachine, PlainMachine
+
+SEPARATE = {"control": "separate", "head_bias": True, "num_control": 3}
 
 
 def machine(lm, seed: int) -> BlockMachine:
@@ -72,9 +76,9 @@ class Watched:
         return self.inner.accept(token)
 
 
-@pytest.mark.parametrize("rows", [1, 4])
-def test_the_cache_agrees_with_the_full_forward(rows):
-    lm = tiny_lm()
+@pytest.mark.parametrize(("rows", "changes"), [(1, {}), (4, {}), (4, SEPARATE)])
+def test_the_cache_agrees_with_the_full_forward(rows, changes):
+    lm = tiny_lm(**changes)
     decoder = LMDecoder(lm, slots=1, max_len=256, rows=rows)
     for seed in range(3):
         watched, recorder = Watched(machine(lm, seed)), Recorder(sampler(seed))
@@ -195,15 +199,11 @@ def test_weights_that_do_not_fit_are_named():
         lm.load_released(state)
 
 
-def test_names_and_shapes_of_the_released_checkpoint(shared):
+@pytest.mark.parametrize(("version", "changes"), [("v2", SEPARATE), ("v3", {})])
+def test_names_and_shapes_of_the_released_checkpoint(shared, version, changes):
     """Every tensor of the official file has its place, and none is missing; only the tied head is unused."""
-    import json
-
-    from fireside.models.config import LMConfig
-    from fireside.models.lm import LM, UNUSED
-
-    manifest = json.loads((shared / "manifests" / "v3_llm.json").read_text())
+    manifest = json.loads((shared / "manifests" / f"{version}_llm.json").read_text())
     with torch.device("meta"):
-        ours = {name: list(value.shape) for name, value in LM(LMConfig()).state_dict().items()}
+        ours = {name: list(value.shape) for name, value in LM(LMConfig(**changes)).state_dict().items()}
     theirs = {entry["name"]: entry["shape"] for entry in manifest if entry["name"] not in UNUSED}
     assert ours == theirs

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import tiny
 import torch
@@ -23,7 +21,7 @@ FAST = PHONE_ID["<faster>"]
 
 
 def first_feed(request: SpeechRequest, config: LMConfig = tiny.CONFIG.lm) -> list[int]:
-    (piece,) = plan_text(request, Frontend())
+    (piece,) = plan_text(request.text, request.speed, Frontend())
     step = make_machine(config, request, piece).next()
     assert step is not None
     return step.feed
@@ -32,7 +30,7 @@ def first_feed(request: SpeechRequest, config: LMConfig = tiny.CONFIG.lm) -> lis
 def test_the_block_layout_hears_instruction_prompt_and_text() -> None:
     request = SpeechRequest(VOICE, text="Good evening.", control=(FAST,))
     feed = first_feed(request)
-    words = [token for word in plan_text(request, Frontend())[0].words for token in word]
+    words = [token for word in plan_text(request.text, request.speed, Frontend())[0].words for token in word]
     prompt = [token for word in VOICE.card.words for token in word]
     assert feed[:2] == [SOS, ~FAST]
     assert [~token for token in feed if token < 0] == [FAST, *prompt, *words]
@@ -50,7 +48,7 @@ def test_without_the_prompt_the_text_stands_alone() -> None:
 def test_the_plain_layout() -> None:
     config = tiny.CONFIG.lm.model_copy(update={"layout": tiny.CONFIG.lm.layout.model_copy(update={"kind": "plain"})})
     request = SpeechRequest(VOICE, text="Good evening.", control=(FAST,))
-    (piece,) = plan_text(request, Frontend())
+    (piece,) = plan_text(request.text, request.speed, Frontend())
     machine = make_machine(config, request, piece)
     assert isinstance(machine, PlainMachine)
     prompt = [token for word in VOICE.card.words for token in word]
@@ -63,10 +61,10 @@ def test_the_plain_layout() -> None:
 
 def test_pauses_follow_punctuation_and_speed() -> None:
     request = SpeechRequest(VOICE, text="Good evening. " + "The fire is lit, and there is tea. " * 8, speed=2.0)
-    pieces = plan_text(request, Frontend())
+    pieces = plan_text(request.text, request.speed, Frontend())
     assert len(pieces) > 1
     assert all(piece.pause == PAUSES["sentence"] / 2 for piece in pieces)
-    assert plan_text(replace(request, speed=1.0), Frontend())[0].pause == PAUSES["sentence"]
+    assert plan_text(request.text, 1.0, Frontend())[0].pause == PAUSES["sentence"]
 
 
 def test_given_tokens_are_pieces() -> None:
@@ -77,13 +75,13 @@ def test_given_tokens_are_pieces() -> None:
 
 def test_nothing_to_say() -> None:
     with pytest.raises(TextError):
-        plan_text(SpeechRequest(VOICE, text="..."), Frontend())
+        plan_text("...", 1.0, Frontend())
 
 
 def test_every_piece_draws_its_own() -> None:
     def draws(seed: int, piece: int) -> list[int]:
         scores = torch.zeros(1000).log_softmax(0)
-        sampler = make_sampler(tiny.CONFIG.lm, seed, piece)
+        sampler = make_sampler(tiny.CONFIG.lm.sampling, seed, piece)
         return [sampler(scores, []) for _ in range(4)]
 
     assert draws(1, 0) == draws(1, 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -99,6 +100,26 @@ def test_an_unknown_key(folder: Path) -> None:
     file = folder / checkpoint.CONFIG_FILE
     file.write_text(file.read_text() + "mood: merry\n")
     with pytest.raises(ConfigError, match="mood: unknown key"):
+        ModelFolder(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("flow", {"kind": "steam"}, r"flow: unknown steam, not one of 'dit', 'upsampling', 'regulated'"),
+        ("flow", {"dit": {"mood": 1}}, r"flow\.dit\.mood: unknown key"),
+        ("lm", {"kind": "transformer", "layout": {}}, r"lm\.layout: unknown key"),
+        ("vocoder", {"sample_rate": 16000}, "mel and vocoder must agree on the sample rate"),
+        ("vocoder", {"n_mels": 100}, "must agree on the number of mel bins"),
+        ("tokenizer", {"fsq_levels": [5]}, "must agree on the number of speech tokens"),
+    ],
+)
+def test_a_wrong_value(folder: Path, key: str, value: dict, says: str) -> None:
+    file = folder / checkpoint.CONFIG_FILE
+    raw = yaml.safe_load(file.read_text())
+    raw[key] = value if "kind" in value else {**raw[key], **value}
+    file.write_text(yaml.safe_dump(raw))
+    with pytest.raises(ConfigError, match=says):
         ModelFolder(folder)
 
 

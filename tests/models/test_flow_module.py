@@ -9,7 +9,8 @@ from flow_cases import small_flow
 
 from fireside.models.config import FlowConfig
 from fireside.models.dit import chunk_mask
-from fireside.models.flow import CausalFlow, FlowBatch, FlowDraws
+from fireside.models.flow import CausalFlow
+from fireside.models.matching import FlowBatch, FlowDraws
 
 
 def batch_of(flow, lengths=(12, 9)):

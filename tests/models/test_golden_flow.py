@@ -6,7 +6,8 @@ import torch
 from flow_cases import load_flow
 
 from fireside.models.config import FlowConfig
-from fireside.models.flow import CausalFlow, FlowBatch, FlowDraws, euler_times, solve_euler, time_grid
+from fireside.models.flow import CausalFlow
+from fireside.models.matching import FlowBatch, FlowDraws, euler_times, solve_euler, time_grid
 
 
 def test_cfm_schedule(golden_case):

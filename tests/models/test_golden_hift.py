@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from hift_case import vocoder_config
 
@@ -15,7 +18,7 @@ def load(config: VocoderConfig, weights: dict[str, torch.Tensor]) -> HiFT:
     return model.for_inference()
 
 
-def test_hift(golden_case):
+def test_causal_hift(golden_case):
     case = golden_case("v3_hift")
     model = load(vocoder_config(case.config["ctor"]), case.weights)
     look = model.f0_predictor.look_right
@@ -33,6 +36,33 @@ def test_hift(golden_case):
             got[f"wav_given_source_{name}"] = model.decode(
                 mel[..., :cut], given[:, : None if final else -look * hop], final=final
             )
+    case.compare(got)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_hift(golden_case, version):
+    case = golden_case(f"{version}_hift")
+    model = load(vocoder_config(case.config["ctor"]), case.weights)
+    mel, given, fixed = (case.inputs[key] for key in ("mel", "given_source", "fixed_f0"))
+    if version == "v1":  # drawn as [batch, harmonics, ...], the phase in radians
+        phase = case.inputs["draw0_uniform_sample"][..., 0].double() / (2 * math.pi)
+        phase[:, 0] = 0
+        noise = case.inputs["draw1_randn_like"].transpose(1, 2)
+    else:  # the start phase, draw 0, has no effect: see HarmonicSource.sines
+        phase, noise = None, case.inputs["draw1_randn_like"]
+    got = {}
+    with torch.no_grad():
+        got["wav_decode"], f0, source = model(mel, noise=noise, phase=phase)
+        got["f0"], got["source"], got["uv"] = f0, source[:, None], model.m_source.voiced(f0)
+        got["f0_up_shape"] = torch.tensor(got["uv"].shape)  # f0 per sample, which ours never makes
+        got["wav_given_source"] = model.decode(mel, given[:, 0])
+        got["stft_real"], got["stft_imag"] = model.source_spectrum(given[:, 0]).chunk(2, dim=1)
+        wave, _, source = model(mel, noise=noise, phase=phase, cache_source=case.inputs["cache_source"][:, 0])
+        got["wav_inference_cache"], got["source_with_cache"] = wave, source[:, None]
+        wave, _, source = model(mel, seed=None)
+        got["wav_inference_zero_noise"], got["source_zero_noise"] = wave, source[:, None]
+        silence = model.make_noise(None, 0, fixed.shape[1] * model.config.hop_length)
+        got["source_fixed_f0"] = model.m_source(fixed, silence)[0][:, None]
     case.compare(got)
 
 

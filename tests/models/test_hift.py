@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hift_case import official_small
 from torch.nn.utils import parametrize
 
+from fireside.errors import ConfigError
+from fireside.models.causal import Tails
 from fireside.models.config import VocoderConfig
 from fireside.models.hift import HiFT, ShortTimeFourier, Snake
+from fireside.models.official_vocoder import official_vocoder
 
-SMALL = VocoderConfig(base_channels=32, f0_channels=24, n_mels=20)
+VERSIONS = (1, 2, 3)
 
 
-def small(**changes) -> HiFT:
-    torch.manual_seed(0)
-    return HiFT(SMALL.model_copy(update=changes)).eval()
+def small(version: int, seed: int = 0, **changes) -> HiFT:
+    torch.manual_seed(seed)
+    return HiFT(official_small(version, **changes)).eval()
 
 
 def run(model: HiFT, frames: int = 12) -> torch.Tensor:
@@ -28,9 +32,10 @@ def old_names(state: dict) -> dict:
     return {k.replace("parametrizations.weight.original1", "weight_v"): v for k, v in renamed.items()}
 
 
-def test_removing_weight_norm_works_and_changes_nothing():
+@pytest.mark.parametrize("version", VERSIONS)
+def test_removing_weight_norm_works_and_changes_nothing(version):
     """Bug 14: the original's remove_weight_norm fails on parametrised weight norm."""
-    model = small()
+    model = small(version)
     before = run(model)
     model.remove_weight_norm()
     assert not any(parametrize.is_parametrized(m) for m in model.modules())
@@ -39,10 +44,11 @@ def test_removing_weight_norm_works_and_changes_nothing():
     model.remove_weight_norm()  # once more does no harm
 
 
+@pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("file_form", ["parametrised", "old", "folded"])
 @pytest.mark.parametrize("fold_first", [False, True])
-def test_all_forms_of_weight_norm_load_strictly(file_form, fold_first):
-    model = small()
+def test_all_forms_of_weight_norm_load_strictly(version, file_form, fold_first):
+    model = small(version)
     expected = run(model)
     state = {k: v.clone() for k, v in model.state_dict().items()}
     if file_form == "old":
@@ -51,8 +57,7 @@ def test_all_forms_of_weight_norm_load_strictly(file_form, fold_first):
     elif file_form == "folded":
         model.remove_weight_norm()
         state = {k: v.clone() for k, v in model.state_dict().items()}
-    torch.manual_seed(9)
-    other = HiFT(SMALL).eval()
+    other = small(version, seed=9)
     if fold_first:
         other.remove_weight_norm()
     keys = set(state)
@@ -61,38 +66,41 @@ def test_all_forms_of_weight_norm_load_strictly(file_form, fold_first):
     torch.testing.assert_close(run(other), expected, atol=1e-5, rtol=0)
 
 
-def test_loading_after_for_inference_replaces_everything():
-    other = small().for_inference()
-    torch.manual_seed(9)
-    source = HiFT(SMALL).eval()
+@pytest.mark.parametrize("version", VERSIONS)
+def test_loading_after_for_inference_replaces_everything(version):
+    other = small(version).for_inference()
+    source = small(version, seed=9)
     expected = run(source)
     other.load_state_dict(source.state_dict(), strict=True)
     torch.testing.assert_close(run(other), expected, atol=1e-5, rtol=0)
 
 
 def test_a_missing_or_unknown_weight_is_named():
-    state = dict(small().state_dict())
+    state = dict(small(3).state_dict())
     del state["conv_pre.parametrizations.weight.original0"]
     with pytest.raises(RuntimeError, match=r"conv_pre\.parametrizations\.weight\.original"):
-        HiFT(SMALL).load_state_dict(state)
-    state = {**small().state_dict(), "surplus.weight": torch.zeros(1)}
+        small(3).load_state_dict(state)
+    state = {**small(3).state_dict(), "surplus.weight": torch.zeros(1)}
     with pytest.raises(RuntimeError, match=r"surplus\.weight"):
-        HiFT(SMALL).load_state_dict(state)
+        small(3).load_state_dict(state)
 
 
-def test_official_names_and_sizes(shared):
+@pytest.mark.parametrize("version", VERSIONS)
+def test_official_names_and_sizes(shared, version):
     """The full-size network has exactly the tensors of the official checkpoint."""
     import json
 
-    manifest = json.loads((shared / "manifests" / "v3_hift.json").read_text(encoding="utf-8"))
+    manifest = json.loads((shared / "manifests" / f"v{version}_hift.json").read_text(encoding="utf-8"))
+    config = official_small(version, base_channels=512, f0_channels=512, n_mels=80)
     with torch.device("meta"):
-        ours = {k: list(v.shape) for k, v in HiFT(VocoderConfig()).state_dict().items()}
+        ours = {k: list(v.shape) for k, v in HiFT(config).state_dict().items()}
     assert ours == {entry["name"]: entry["shape"] for entry in manifest}
 
 
-def test_f0_and_waveform_stay_in_float32_under_autocast():
+@pytest.mark.parametrize("version", VERSIONS)
+def test_f0_and_waveform_stay_in_float32_under_autocast(version):
     """Bug 20: the original runs the whole vocoder in half precision when asked to."""
-    model = small()
+    model = small(version)
     mel = torch.randn(1, 20, 12)
     with torch.no_grad():
         exact = model.predict_f0(mel)
@@ -103,8 +111,9 @@ def test_f0_and_waveform_stay_in_float32_under_autocast():
     assert wav.dtype == source.dtype == torch.float32
 
 
-def test_inference_predicts_f0_in_the_configured_precision():
-    precise, fast = small().for_inference(), small(f0_float64=False).for_inference()
+@pytest.mark.parametrize("version", VERSIONS)
+def test_inference_predicts_f0_in_the_configured_precision(version):
+    precise, fast = small(version).for_inference(), small(version, f0_float64=False).for_inference()
     assert {p.dtype for p in precise.f0_predictor.parameters()} == {torch.float64}
     assert {p.dtype for p in fast.f0_predictor.parameters()} == {torch.float32}
     mel = torch.randn(1, 20, 12)
@@ -113,12 +122,12 @@ def test_inference_predicts_f0_in_the_configured_precision():
 
 
 def test_loud_outputs_neither_overflow_nor_break_gradients():
-    model = HiFT(SMALL)
+    model = small(3).train()
     with torch.no_grad():
         model.conv_post.bias[: model.stft.bins] = 200.0  # exp(200) is infinite in float32
     wav = model(torch.randn(1, 20, 6))[0]
     wav.square().mean().backward()
-    assert wav.abs().max() <= SMALL.audio_limit
+    assert wav.abs().max() <= model.config.audio_limit
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
@@ -141,3 +150,58 @@ def test_snake():
     x = torch.randn(1, 2, 5)
     alpha = torch.tensor([0.5, 2.0])[:, None]
     torch.testing.assert_close(snake(x), x + torch.sin(alpha * x).square() / alpha)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_reach_of_the_centred_decoder(version):
+    """Audio depends on mel and source within `reach` frames, and on nothing beyond."""
+    model = small(version)
+    hop, frames, at = model.config.hop_length, 50, 25
+    generator = torch.Generator().manual_seed(0)
+    mel = torch.randn(1, 20, frames, generator=generator).requires_grad_()
+    source = (torch.rand(1, frames * hop, generator=generator) - 0.5).requires_grad_()
+    model.decode(mel, source)[0, at * hop : (at + 1) * hop].sum().backward()
+    assert mel.grad is not None
+    assert source.grad is not None
+    used = [mel.grad[0].any(0), source.grad[0].view(frames, hop).any(1)]
+    touched = torch.cat([(part.nonzero() - at).abs() for part in used])
+    assert touched.max() <= model.reach <= touched.max() + 2
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_centred_vocoder_refuses_pieces(version):
+    model = small(version)
+    with pytest.raises(ValueError, match="whole mels only"):
+        model(torch.randn(1, 20, 12), final=False)
+    with pytest.raises(ValueError, match="whole signals"):
+        model.spectrum(torch.randn(1, 20, 4), torch.randn(1, 18, 4 * 64), Tails())
+
+
+def test_no_seed_means_no_noise_and_no_random_phase():
+    model = small(1)
+    assert not model.make_noise(None, 5, 7).any()
+    assert model.start_phase(None) is None
+    assert not torch.equal(run(model), model(torch.randn(1, 20, 12), seed=None)[0])
+    phase = model.start_phase(4)
+    assert phase is not None
+    assert phase[0, 0] == 0  # only the overtones start anywhere
+    assert phase[0, 1:].unique().numel() == 8
+    assert small(2).start_phase(4) is None
+
+
+def test_what_the_official_yaml_says_about_the_vocoder():
+    one, two, three = (official_small(version) for version in VERSIONS)
+    assert [c.hop_length for c in (one, two, three)] == [256, 480, 480]
+    assert [c.source_phase for c in (one, two, three)] == ["sample", "line", "frame"]
+    assert [c.fade_frames for c in (one, two)] == [20, 8]
+    with pytest.raises(ConfigError, match="dropout is not known"):
+        official_vocoder({"sampling_rate": 24000, "dropout": 0.1}, 512, causal=True)
+    with pytest.raises(ConfigError, match="upsample_rates"):
+        official_vocoder({"upsample_rates": "fast"}, 512, causal=False)
+    with pytest.raises(ConfigError, match="istft_params"):
+        official_vocoder({"istft_params": {"n_fft": 16}}, 512, causal=False)
+
+
+def test_a_causal_vocoder_cannot_see_the_next_frames_phase():
+    with pytest.raises(ValueError, match="causal"):
+        VocoderConfig(source_phase="line")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fireside.models.config import VocoderConfig
-from fireside.models.source import HarmonicSource, uniform_noise
+from fireside.models.source import HarmonicSource, gaussian_noise, uniform_noise
 
 
 def test_noise_is_a_function_of_the_index():
@@ -69,3 +69,48 @@ def test_both_modes_agree_at_the_ends_of_frames():
     by_sample, _ = HarmonicSource(VocoderConfig(source_phase="sample")).sines(f0)
     hop = VocoderConfig().hop_length
     torch.testing.assert_close(by_frame[:, hop - 1 :: hop], by_sample[:, hop - 1 :: hop], atol=1e-5, rtol=0)
+
+
+def test_gaussian_noise_is_normal_independent_and_a_function_of_the_index():
+    noise = gaussian_noise(7, 0, 40000, 9)
+    pieces = [gaussian_noise(7, start, 10000, 9) for start in range(0, 40000, 10000)]
+    assert torch.equal(torch.cat(pieces), noise)
+    assert noise.isfinite().all()
+    noise = noise.double()
+    assert noise.mean(0).abs().max() < 0.03
+    assert (noise.std(0) - 1).abs().max() < 0.02
+    assert (noise.pow(4).mean(0) - 3).abs().max() < 0.3
+    assert (torch.corrcoef(noise.T) - torch.eye(9)).abs().max() < 0.03
+    assert torch.corrcoef(torch.stack([noise[1:, 0], noise[:-1, 0]]))[0, 1].abs() < 0.03
+
+
+def test_line_phase_is_the_interpolation_of_the_frames_phases():
+    """As CosyVoice 2 computes it: phases per frame, interpolated to samples between the frames' centres."""
+    config = VocoderConfig(causal=False, source_phase="line")
+    source = HarmonicSource(config)
+    f0 = torch.tensor([[110.0, 180.0, 0.0, 95.0]], dtype=torch.float64)
+    number = torch.arange(1, source.harmonics + 1)
+    ends = torch.cumsum(f0[..., None] * number / config.sample_rate, dim=1).mT * config.hop_length
+    cycles = torch.nn.functional.interpolate(ends, scale_factor=config.hop_length, mode="linear").mT
+    sines, phase = source.sines(f0)
+    torch.testing.assert_close(sines, torch.sin(2 * torch.pi * cycles).float(), atol=2e-5, rtol=0)
+    torch.testing.assert_close(phase, ends[..., -1] % 1.0)
+
+
+def test_line_phase_in_pieces_needs_one_frame_to_each_side():
+    source = HarmonicSource(VocoderConfig(causal=False, source_phase="line"))
+    hop = source.frame_length
+    f0 = torch.tensor([[100.0, 0.0, 223.7, 410.1, 95.5, 0.0]])
+    whole, _ = source.sines(f0)
+    _, ends = source.phases(f0)
+    piece, _ = source.sines(f0[:, 1:5], ends[:, 0])
+    torch.testing.assert_close(piece[:, hop:-hop], whole[:, 2 * hop : 4 * hop], atol=2e-5, rtol=0)
+
+
+def test_band_limit_drops_what_would_alias():
+    f0 = torch.full((1, 4), 3000.0)
+    limited, _ = HarmonicSource(VocoderConfig(source_phase="sample")).sines(f0)
+    full, _ = HarmonicSource(VocoderConfig(source_phase="sample", source_band_limit=False)).sines(f0)
+    torch.testing.assert_close(limited[..., :3], full[..., :3])
+    assert not limited[..., 3:].any()
+    assert full[..., 4].std() > 0.5

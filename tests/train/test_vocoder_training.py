@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from hift_case import official_small
 from safetensors.torch import load_file
 
 from fireside.errors import UsageError
@@ -14,7 +15,7 @@ from fireside.models.config import DiscriminatorConfig, VocoderConfig
 from fireside.models.hift import HiFT
 from fireside.train.data import KINDS, FeatureStore
 from fireside.train.loop import Run, RunConfig
-from fireside.train.vocoder import HEARTH, Crops, VocoderTrainer, VocoderTraining, main, perturb, train
+from fireside.train.vocoder import HEARTH, Crops, VocoderTrainer, VocoderTraining, main, perturb, synthesise, train
 
 TINY = HEARTH.model_copy(update={"base_channels": 32, "f0_channels": 16})
 TRAINING = VocoderTraining(
@@ -113,6 +114,20 @@ def test_one_step_trains_generator_and_critics(features, tmp_path):
     for _ in range(12):
         last = trainer.step(crops)
     assert last["mel"] < 0.8 * first["mel"]
+
+
+def test_a_centred_vocoder_trains_too(features, tmp_path):
+    """CosyVoice 2's: no look-ahead to cut the excerpts for, and Gaussian noise in the source."""
+    config = official_small(2, n_mels=80)
+    crops = Crops(FeatureStore(features), "train", config, 0)
+    assert crops.draw(1, 8, 0.0)[0].shape == (1, 80, 8)
+    trainer = VocoderTrainer(config, TRAINING, Run(tmp_path, RunConfig(minutes=1, warmup_steps=0)))
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    assert all(torch.isfinite(v) for v in trainer.step(crops).values())
+    moved = [not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True)]
+    assert sum(moved) > 0.95 * len(moved)
+    (first,), (second,) = (synthesise(trainer.model, torch.zeros(1, 80, 4), torch.zeros(1, 4)) for _ in range(2))
+    assert not torch.equal(first, second)
 
 
 def test_a_run_writes_weights_and_resumes(features, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ _FRAME_SECONDS = 0.02
 _SILENCE_DB = -60.0  # a recording whose loudest moments are below it is silent
 _ACTIVE_RANGE_DB = 35.0  # what is further below the loud moments is background
 _MARGIN_SECONDS = 0.15  # silence kept at the ends
-_PAUSE_SEARCH_SECONDS = 6.0  # a cut is looked for in so many seconds before MAX_SECONDS
+_PAUSE_SEARCH_SECONDS = 6.0  # a cut is looked for in so many seconds before the longest
 _PAUSE_SECONDS = 0.2
 _PEAK = 0.95
 _CLIPPED_SHARE = 2e-4
@@ -49,12 +49,16 @@ class PromptAudio:
         return len(self.samples) / self.sample_rate
 
 
-def load_prompt(source: str | Path | bytes | tuple[np.ndarray | torch.Tensor, int]) -> PromptAudio:
+def load_prompt(
+    source: str | Path | bytes | tuple[np.ndarray | torch.Tensor, int],
+    max_seconds: float = MAX_SECONDS,
+    as_recorded: bool = False,
+) -> PromptAudio:
     """Read a prompt from a file, the bytes of one, or (samples, rate), and prepare it.
 
     samples: [n], [channels, n] or [n, channels], float in -1..1 or int16. Offset and outer silence are
-    removed, the level is set to LEVEL_DB, and more than MAX_SECONDS is cut at a pause. Raises AudioError:
-    what read_audio raises, silent, under MIN_SECONDS of sound, or a rate below MIN_RATE.
+    removed and the level is set to LEVEL_DB, unless as_recorded; more than max_seconds is cut at a pause. Raises
+    AudioError: what read_audio raises, silent, under MIN_SECONDS of sound, or a rate below MIN_RATE.
     """
     recording = from_samples(*source) if isinstance(source, tuple) else _from_file(source)
     rate = recording.sample_rate
@@ -66,20 +70,22 @@ def load_prompt(source: str | Path | bytes | tuple[np.ndarray | torch.Tensor, in
         notes.append("The prompt is clipped (recorded too loud): the voice may sound rough.")
     if rate < FULL_RATE:
         notes.append(f"The prompt is sampled at {rate} Hz, like a telephone: the voice may sound dull.")
-    samples = _trim(samples - samples.mean(), rate)
-    if len(samples) < MIN_SECONDS * rate:
+    speech = _trim(samples - samples.mean(), rate)
+    if len(speech) < MIN_SECONDS * rate:
         raise AudioError(
-            f"The prompt has only {len(samples) / rate:.1f} s of sound; "
+            f"The prompt has only {len(speech) / rate:.1f} s of sound; "
             f"at least {MIN_SECONDS:g} s is needed, and 3 to 10 s is best."
         )
-    cut = len(samples) > MAX_SECONDS * rate
+    if not as_recorded:
+        samples = speech
+    cut = len(samples) > max_seconds * rate
     if cut:
-        end = _pause_before(samples, rate)
-        samples = _trim(samples[:end], rate)
+        end = _pause_before(samples, rate, max_seconds)
+        samples = samples[:end] if as_recorded else _trim(samples[:end], rate)
         notes.append(
-            f"The prompt is longer than {MAX_SECONDS:g} s: only its first {end / rate:.1f} s, up to a pause, are used."
+            f"The prompt is longer than {max_seconds:g} s: only its first {end / rate:.1f} s, up to a pause, are used."
         )
-    return PromptAudio(_level(samples, rate), rate, tuple(notes), cut)
+    return PromptAudio(samples if as_recorded else _level(samples, rate), rate, tuple(notes), cut)
 
 
 def _from_file(source: str | Path | bytes) -> Recording:
@@ -126,11 +132,11 @@ def _active(levels: np.ndarray) -> np.ndarray:
     return levels > max(loud - _ACTIVE_RANGE_DB, _SILENCE_DB)
 
 
-def _pause_before(samples: np.ndarray, rate: int) -> int:
-    """The middle of the quietest stretch in the last seconds before MAX_SECONDS, as a sample index."""
+def _pause_before(samples: np.ndarray, rate: int, max_seconds: float) -> int:
+    """The middle of the quietest stretch in the last seconds before max_seconds, as a sample index."""
     size = round(_FRAME_SECONDS * rate)
-    first = round((MAX_SECONDS - _PAUSE_SEARCH_SECONDS) * rate)
-    energies = samples[first : round(MAX_SECONDS * rate)].astype(np.float64) ** 2
+    first = round((max_seconds - _PAUSE_SEARCH_SECONDS) * rate)
+    energies = samples[first : round(max_seconds * rate)].astype(np.float64) ** 2
     frames = energies[: len(energies) // size * size].reshape(-1, size).sum(axis=1)
     width = round(_PAUSE_SECONDS / _FRAME_SECONDS)
     stretches = np.convolve(frames, np.ones(width), mode="valid")

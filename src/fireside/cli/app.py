@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fireside.cli import clone, convert, say, voices
+from fireside.cli import clone, convert, model, say, voices
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +21,7 @@ app = typer.Typer(
   fireside clone "It is me." --prompt me.wav   in the voice of a recording
   fireside convert me.wav --voice default      its words in another voice
   fireside voices                              who can speak
+  fireside model check ~/models/CosyVoice2     what a model folder holds
 
 Each command explains itself: fireside say --help.""",
 )
@@ -28,6 +29,7 @@ app.command("say", help=say.HELP, short_help="Say a text.")(say.say)
 app.command("clone", help=clone.HELP, short_help="Say a text in the voice of a recording.")(clone.clone)
 app.command("convert", help=convert.HELP, short_help="Give a recording another voice.")(convert.convert)
 app.add_typer(voices.app, name="voices", short_help="List, show, add and remove voices.")
+app.add_typer(model.app, name="model", short_help="Check a model folder; convert an official one.")
 
 
 def _version(wanted: bool) -> None:

@@ -27,10 +27,12 @@ def convert(
         str | None, typer.Option("--voice", "-v", help="The voice to give it; `fireside voices` lists them.")
     ] = None,
     prompt: options.Prompt = None,
+    speed: options.Speed = 1.0,
     output: options.Output = None,
     stream: options.Stream = False,
     model: options.Model = None,
     threads: options.Threads = None,
+    precision: options.Precision = "fp32",
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -40,6 +42,6 @@ def convert(
     if (voice is None) == (prompt is None):
         raise UsageError("convert needs one of --voice NAME and --prompt FILE: the voice to give the recording.")
     outputs = Outputs.checked(output, stream)
-    tts = options.open_model(model, threads)
+    tts = options.open_model(model, threads, precision)
     target = voice if prompt is None else tts.make_voice(prompt, on_note=note)
-    render(tts.stream_convert(source, voice=target), outputs, quiet)
+    render(tts.chunks(tts.conversion(source, target, speed=speed, streaming=stream)), outputs, quiet)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fireside.errors import UsageError
+
 if TYPE_CHECKING:
+    from fireside.models.config import SamplingConfig
     from fireside.tts import Fireside
 
 Text = Annotated[
@@ -33,15 +36,59 @@ Output = Annotated[
 Stream = Annotated[bool, typer.Option("--stream", help="Write WAV to standard output while it is made.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="A model folder or a hub name; the bundled hearth when not given."),
+    typer.Option(
+        "--model",
+        "-m",
+        help="A model folder, ours or CosyVoice's, or a hub name; the bundled hearth when not given.",
+    ),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads to use; all cores when not given.", min=1)]
+Precision = Annotated[
+    str, typer.Option("--precision", help="fp32 is exact; bf16 and int8 are smaller and, with large models, faster.")
+]
+Normaliser = Annotated[
+    str | None,
+    typer.Option(
+        "--normaliser",
+        "--normalizer",
+        help="What reads numbers and units for a CosyVoice model: wetext (its default), ttsfrd or none.",
+    ),
+]
+Sampling = Annotated[
+    str | None,
+    typer.Option(
+        "--sampling",
+        help="Constants of the sampling in place of the model's, as top_p=0.8,top_k=25,window=10,tau=0.1.",
+        metavar="NAME=VALUE,…",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no closing line.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def open_model(model: str | None, threads: int | None) -> Fireside:
-    """Load the model a command was asked to use."""
-    from fireside.tts import load
+def parse_sampling(given: str | None, tts: Fireside) -> SamplingConfig | None:
+    """The model's sampling with the constants that were given; None when there are none.
 
-    return load(model, threads=threads)
+    Raises UsageError naming what is not known or out of range.
+    """
+    if given is None:
+        return None
+    from pydantic import ValidationError
+
+    from fireside.models.config import SamplingConfig, first_problem
+
+    constants = [constant.partition("=") for constant in given.split(",")]
+    own = tts.model.config.lm.sampling.model_dump()
+    try:
+        return SamplingConfig.model_validate(own | {name.strip(): value.strip() for name, _, value in constants})
+    except ValidationError as error:
+        raise UsageError(f"--sampling {given}: {first_problem(error)}; it takes {', '.join(own)}.") from error
+
+
+def open_model(
+    model: str | None, threads: int | None, precision: str = "fp32", normaliser: str | None = None
+) -> Fireside:
+    """Load the model a command was asked to use. Raises UsageError for a precision that there is not."""
+    from fireside.tts import load, parse_precision
+
+    return load(model, threads=threads, precision=parse_precision(precision), normaliser=normaliser)

@@ -8,6 +8,7 @@ import typer
 
 from fireside.cli import options
 from fireside.cli.report import command
+from fireside.errors import UsageError
 
 HELP = """Say a text: English, Mandarin, or both in one sentence.
 
@@ -16,6 +17,8 @@ Examples:
   fireside say "Good evening. The fire is lit, and there is tea." -o hello.wav
   fireside say -f chapter.txt -v default --speed 1.1 -o chapter.mp3
   echo "你好，欢迎来到 Fireside。" | fireside say --stream | ffplay -nodisp -autoexit -
+  chatbot | fireside say --live --stream | ffplay -nodisp -autoexit -
+  fireside say "Good evening." --model ~/models/CosyVoice-300M-SFT --voice 英文女
 
 Pronunciation by hand stands in brackets: CMU phones, as [T][AH0][M][EY1][T][OW0], or pinyin with tones, as
 [ch][óng][q][ìng].
@@ -31,19 +34,34 @@ def say(
     instruct: Annotated[
         str | None, typer.Option("--instruct", help='How to say it, as "speak slowly" or "快一点".')
     ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Speak standard input while it is still being written.")] = False,
     seed: options.Seed = None,
+    sampling: options.Sampling = None,
     output: options.Output = None,
     stream: options.Stream = False,
     model: options.Model = None,
     threads: options.Threads = None,
+    precision: options.Precision = "fp32",
+    normaliser: options.Normaliser = None,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     """Say a text."""
     from fireside.cli.render import Outputs, render
-    from fireside.cli.texts import read_text
+    from fireside.cli.texts import live_text, read_text
 
+    if live and (text is not None or file is not None):
+        raise UsageError("--live speaks what comes on standard input: leave the text and -f FILE out.")
     outputs = Outputs.checked(output, stream)
-    words = read_text(text, file)
-    tts = options.open_model(model, threads)
-    render(tts.stream(words, voice=voice, speed=speed, seed=seed, instruction=instruct), outputs, quiet)
+    words = live_text() if live else read_text(text, file)
+    tts = options.open_model(model, threads, precision, normaliser)
+    request = tts.request(
+        words,
+        voice,
+        instruction=instruct,
+        speed=speed,
+        seed=seed,
+        streaming=stream or live,
+        sampling=options.parse_sampling(sampling, tts),
+    )
+    render(tts.chunks(request), outputs, quiet)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from fireside.errors import TextError, UsageError
@@ -25,6 +28,20 @@ def read_text(text: str | None, file: Path | None) -> str:
         return _decode(file.read_bytes(), str(file))
     except OSError as error:
         raise TextError(f"The text file {file} cannot be read: {error.strerror or error}.") from error
+
+
+def live_text() -> Iterator[str]:
+    """Standard input, part by part, as its writer writes it. Raises TextError for what is not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    source = sys.stdin.buffer
+    while True:
+        data = source.read1() if isinstance(source, io.BufferedReader) else source.read()
+        try:
+            yield decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            raise TextError(f"The text in standard input is not UTF-8 ({error.reason}): send it as UTF-8.") from error
+        if not data:
+            return
 
 
 def _decode(data: bytes, where: str) -> str:

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from fireside.models.config import FlowConfig
+from fireside.models.config import ChunkedFlowConfig, RegulatedFlowConfig
 
 BLOCK_FRAMES = 64
 OFFICIAL_FRAMES = 15000
@@ -55,7 +55,7 @@ def official_noise(start: int, stop: int, n_mels: int) -> Tensor:
     return torch.cat([stored, lazy_noise(OFFICIAL_FRAMES, stop, n_mels)], dim=1)
 
 
-def start_noise(config: FlowConfig, start: int, stop: int) -> Tensor:
+def start_noise(config: ChunkedFlowConfig | RegulatedFlowConfig, start: int, stop: int) -> Tensor:
     """The noise a model was made for, of the frames start..stop: float32 [n_mels, stop - start]."""
     make = official_noise if config.start_noise == "official" else lazy_noise
     return make(start, stop, config.n_mels)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from fireside.engine.proofread import Judge, ProofreadMachine
 from fireside.engine.sampling import RepetitionAware
 from fireside.errors import TextError
-from fireside.models.config import LMConfig
+from fireside.models.config import LMConfig, SamplingConfig, TransformerLMConfig
 from fireside.models.layout import ControlIds, aligned_blocks, make_blocks
-from fireside.models.turns import BlockMachine, Machine, PlainMachine
+from fireside.models.turns import BlockMachine, Machine, MixMachine, PlainMachine
 from fireside.request import SpeechRequest
+from fireside.text.frontend import Frontend
 from fireside.text.phones import PAUSE_IDS, PHONE_ID
 
 if TYPE_CHECKING:
-    from fireside.text import Frontend
+    from fireside.engine.texts import AnyFrontend
+    from fireside.text import Piece
     from fireside.voices import Voice
 
+AnyLMConfig = LMConfig | TransformerLMConfig
 COMMA = PHONE_ID[","]
 PAUSES = {"sentence": 0.40, "comma": 0.20, "none": 0.10}
 """Seconds between two pieces, after what ends the first one: as the corpus' voices read."""
@@ -30,11 +34,13 @@ PAUSES = {"sentence": 0.40, "comma": 0.20, "none": 0.10}
 class PiecePlan:
     """One piece:
 
-    its words as text ids, or its speech tokens when these are given; the pause after it in seconds.
+    its words as text ids, or its speech tokens when these are given, or the machine that its text will come
+    to; the pause after it in seconds.
     """
 
     words: tuple[tuple[int, ...], ...] = ()
     tokens: tuple[int, ...] = ()
+    machine: MixMachine | None = None
     pause: float = 0.0
 
     @property
@@ -48,16 +54,26 @@ def plan_tokens(request: SpeechRequest) -> list[PiecePlan]:
     return [PiecePlan(tokens=tokens) for tokens in request.tokens if tokens]
 
 
-def plan_text(request: SpeechRequest, frontend: Frontend) -> list[PiecePlan]:
-    """The pieces of a request's text. Raises TextError for a text that cannot be spoken."""
-    pieces = []
-    for piece in frontend.pieces(request.text):
+def plan_text(text: str, speed: float, frontend: AnyFrontend, normalise: bool = True) -> list[PiecePlan]:
+    """The pieces of a text; as it is written where a front end can leave it so. Raises TextError for a text that
+    cannot be spoken."""
+    if isinstance(frontend, Frontend):
+        plans = plan_pieces(frontend.pieces(text), speed, phones=True)
+    else:
+        plans = plan_pieces(frontend.pieces(text, normalise), speed, phones=False)
+    if not plans:
+        raise TextError("There is nothing to say: the text has no words.")
+    return plans
+
+
+def plan_pieces(pieces: Iterable[Piece], speed: float, phones: bool) -> list[PiecePlan]:
+    """The pieces of a front end that have something to say; a pause after each where the ids are hearth's phones."""
+    plans = []
+    for piece in pieces:
         words = tuple(word.tokens for word in piece.words if word.tokens)
         if words:
-            pieces.append(PiecePlan(words, pause=_pause_after(words) / request.speed))
-    if not pieces:
-        raise TextError("There is nothing to say: the text has no words.")
-    return pieces
+            plans.append(PiecePlan(words, pause=_pause_after(words) / speed if phones else 0.0))
+    return plans
 
 
 def _pause_after(words: Sequence[Sequence[int]]) -> float:
@@ -68,21 +84,31 @@ def _pause_after(words: Sequence[Sequence[int]]) -> float:
     return PAUSES["comma" if marks[-1] == COMMA else "sentence"]
 
 
-def make_machine(config: LMConfig, request: SpeechRequest, piece: PiecePlan) -> Machine:
-    """The LM's way through a piece, the voice's prompt before it when the request wants that."""
-    control = ControlIds.after(config.speech_vocab_size, config.num_control)
+def make_machine(config: AnyLMConfig, request: SpeechRequest, piece: PiecePlan, judge: Judge | None = None) -> Machine:
+    """The LM's way through a piece, the voice's prompt before it when the request wants that; read back by `judge`."""
+    if piece.machine is not None:
+        return piece.machine
+    control = ControlIds.of(config)
+    voice = prompt_voice(request)
+    if isinstance(config, LMConfig) and config.layout.kind == "block":
+        blocks = _block_machine(config, control, request, piece, voice)
+        proof = config.proofread
+        return blocks if judge is None else ProofreadMachine(blocks, judge, proof.tries, proof.good)
+    text = [token for word in piece.words for token in word]
+    return PlainMachine(
+        control,
+        text,
+        prompt_text=[*request.control, *prompt_text(voice)],
+        prompt_speech=voice.prompt_tokens.tolist() if voice else (),
+        min_tokens=int(len(text) * config.min_ratio),
+        max_tokens=int(len(text) * config.max_ratio),
+    )
+
+
+def _block_machine(
+    config: LMConfig, control: ControlIds, request: SpeechRequest, piece: PiecePlan, voice: Voice | None
+) -> BlockMachine:
     layout = config.layout
-    voice = request.voice if request.use_prompt_text and request.voice.card.words else None
-    if layout.kind == "plain":
-        text = [token for word in piece.words for token in word]
-        return PlainMachine(
-            control,
-            text,
-            prompt_text=[*request.control, *_prompt_text(voice)],
-            prompt_speech=voice.prompt_tokens.tolist() if voice else (),
-            min_tokens=int(len(text) * config.min_ratio),
-            max_tokens=int(len(text) * config.max_ratio),
-        )
     prompt_blocks: list[list[int]] = []
     prompt_speech: list[list[int]] = []
     if voice:
@@ -106,12 +132,18 @@ def make_machine(config: LMConfig, request: SpeechRequest, piece: PiecePlan) -> 
     return machine
 
 
-def _prompt_text(voice: Voice | None) -> list[int]:
+def prompt_voice(request: SpeechRequest) -> Voice | None:
+    """The voice whose recorded prompt the LM continues, if it does."""
+    return request.voice if request.use_prompt_text and request.voice.card.words else None
+
+
+def prompt_text(voice: Voice | None) -> list[int]:
+    """Text ids of what a voice's prompt says."""
     return [token for word in voice.card.words for token in word] if voice else []
 
 
-def make_sampler(config: LMConfig, seed: int, piece: int) -> RepetitionAware:
+def make_sampler(config: SamplingConfig, seed: int, piece: int) -> RepetitionAware:
     """The draws of one piece: a function of the request's seed and the piece's place in it."""
     # random.Random spreads neighbouring seeds; torch's generator starts them alike.
     spread = random.Random(f"{seed}/{piece}").getrandbits(63)
-    return RepetitionAware(config.sampling, torch.Generator().manual_seed(spread))
+    return RepetitionAware(config, torch.Generator().manual_seed(spread))

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-COSYVOICE3_SILENT = frozenset({1, 2, 28, 29, 55, 248, 494, 2241, 2242, 2322, 2323})
-"""The silent and breath ids of CosyVoice 3's tokenizer."""
-
 
 @dataclass
 class SilentTokenFilter:

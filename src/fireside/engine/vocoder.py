@@ -1,4 +1,4 @@
-"""The vocoder in pieces: mel frames of many requests in, each request's next samples out.
+"""The causal vocoder in pieces: mel frames of many requests in, each request's next samples out.
 
 One pass over a request's mel in chunks makes the waveform that `HiFT.forward` makes of the whole: every
 causal convolution keeps the tail of its input, the source keeps its phase, its noise depends on the sample's
@@ -24,7 +24,7 @@ from fireside.models.hift import HiFT
 class VocoderState:
     """Everything the vocoder keeps of one request; its size does not grow. Dropping it frees it."""
 
-    seed: int
+    seed: int | None
     mel: Tensor
     """Frames received before there were enough to begin, `[n_mels, frames]`."""
     source: Tensor
@@ -46,9 +46,11 @@ class VocoderState:
 
 
 class IncrementalVocoder:
-    """Runs one HiFT for any number of requests, each with a state of its own."""
+    """Runs one causal HiFT for any number of requests, each with a state of its own."""
 
     def __init__(self, model: HiFT) -> None:
+        if not model.config.causal:
+            raise ConfigError("This vocoder is not causal; use FadingVocoder or WindowedVocoder to make pieces.")
         if model.config.conv_pre_look_right <= model.f0_predictor.look_right:
             raise ConfigError(
                 "vocoder.conv_pre_look_right must be larger than the f0 predictor's look-ahead "
@@ -56,14 +58,15 @@ class IncrementalVocoder:
             )
         self.model = model
 
-    def start(self, seed: int = 0) -> VocoderState:
-        """State of a new request; the same seed gives the same audio."""
+    def start(self, seed: int | None = 0) -> VocoderState:
+        """State of a new request; the same seed gives the same audio, and None leaves the noise out."""
         stft, weight = self.model.stft, self.model.m_source.l_linear.weight
         return VocoderState(
             seed=seed,
             mel=weight.new_zeros(self.model.config.n_mels, 0),
             source=weight.new_zeros(0),
             overlap=weight.new_zeros(2, stft.n_fft - stft.hop),
+            phase=self.model.start_phase(seed, weight.device),
         )
 
     @torch.inference_mode()
@@ -88,7 +91,7 @@ class IncrementalVocoder:
         if state.finished:
             raise ValueError("this request's mel was already final")
         model, config, stft = self.model, self.model.config, self.model.stft
-        ahead = config.conv_pre_look_right
+        ahead = config.ahead
         if source is not None:
             state.source = torch.cat([state.source, source])
         first = not state.began

@@ -127,7 +127,7 @@ def adapt_weight_norm(root: nn.Module, state: dict[str, Tensor], prefix: str = "
     `weight`; a module has it normalised or folded. Norms are over all dimensions but the first.
     """
     for name, module in root.named_modules():
-        if not isinstance(module, nn.Conv1d | nn.Conv2d):
+        if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d):
             continue
         key = f"{prefix}{name}."
         g = _pop_first(state, f"{key}parametrizations.weight.original0", f"{key}weight_g")

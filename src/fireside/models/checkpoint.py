@@ -1,4 +1,4 @@
-"""Read and write a model folder: `fireside.yaml` and one safetensors file for each part.
+"""Read and write a model folder: `fireside.yaml` and one safetensors file for each part of our own.
 
 Weights are stored in a small format and computed with in float32. `int8` keeps one scale per row (the first
 dimension) beside the tensor as `NAME.int8_scale`; biases, norms and other small tensors stay float32, since
@@ -7,28 +7,43 @@ they cost nothing and the error of a scale shows."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fireside.errors import ModelError
-from fireside.models.config import ModelConfig, read_config
+from fireside.models.config import (
+    FlowConfig,
+    LMConfig,
+    ModelConfig,
+    OnnxSpeakerConfig,
+    OnnxTokenizerConfig,
+    UpsamplingFlowConfig,
+    read_config,
+)
+from fireside.models.files import check_whole
 
 if TYPE_CHECKING:
     from fireside.models.flow import CausalFlow
     from fireside.models.hift import HiFT
     from fireside.models.lm import LM
+    from fireside.models.onnx_parts import OnnxSpeaker, OnnxTokenizer
     from fireside.models.speaker import SpeakerEncoder
     from fireside.models.speech_tokenizer import SpeechTokenizer
+    from fireside.models.transformer_lm import TransformerLM
+    from fireside.models.unet_flow import RegulatedFlow, UpsamplingFlow
 
 CONFIG_FILE = "fireside.yaml"
 PARTS = ("lm", "flow", "vocoder", "tokenizer", "speaker")
+TEXT_FOLDER = "CosyVoice-BlankEN"
+"""Where an official folder, and one converted from it, has the files of a Qwen text tokenizer."""
 SCALE = ".int8_scale"
 Storage = Literal["float32", "float16", "bfloat16", "int8"]
 Module = TypeVar("Module", bound=nn.Module)
@@ -54,19 +69,21 @@ def pack(state: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]:
     return packed
 
 
-def unpack(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as they are computed with: floating point in float32, int8 rows times their scale."""
+def unpack(
+    stored: Mapping[str, Tensor], dtype: torch.dtype = torch.float32, exact: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Tensors as they are computed with: floating point in dtype (those of `exact` in float32), int8 rows times their
+    scale. What has its dtype already is not copied."""
     state: dict[str, Tensor] = {}
     for name, tensor in stored.items():
         if name.endswith(SCALE):
             continue
         scale = stored.get(name + SCALE)
         if scale is not None:
-            state[name] = tensor.float() * scale.float().view(-1, *[1] * (tensor.ndim - 1))
-        elif tensor.is_floating_point():
-            state[name] = tensor.float()
-        else:
-            state[name] = tensor
+            tensor = tensor.float() * scale.float().view(-1, *[1] * (tensor.ndim - 1))
+        if tensor.is_floating_point():
+            tensor = tensor.to(torch.float32 if name in exact else dtype)
+        state[name] = tensor
     return state
 
 
@@ -78,12 +95,14 @@ def write_part(folder: Path, part: str, state: Mapping[str, Tensor], storage: St
     return file
 
 
-def read_part(folder: Path, part: str) -> dict[str, Tensor]:
-    """Read one part's weights in float32. Raises ModelError for a missing or damaged file."""
+def read_part(
+    folder: Path, part: str, dtype: torch.dtype = torch.float32, exact: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Read one part's weights; see `unpack`. Raises ModelError for a missing or damaged file."""
     file = folder / f"{part}.safetensors"
     check_file(file)
     try:
-        return unpack(load_file(file))
+        return unpack(load_file(file), dtype, exact)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is damaged ({error}): get the model again.") from error
 
@@ -93,8 +112,7 @@ def check_file(file: Path) -> None:
 
     Raises ModelError when the file is missing or truncated.
     """
-    if not file.is_file():
-        raise ModelError(f"The model folder {file.parent} lacks {file.name}: get the model again.")
+    check_whole(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -112,10 +130,24 @@ def check_file(file: Path) -> None:
         raise ModelError(f"{file} is truncated or not a safetensors file: get the model again.")
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+class WithoutInitialisation(TorchFunctionMode):
+    """Modules made within it get memory but no random weights: they are about to be loaded.
+
+    Memory that is never written is never taken from the machine.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Every function runs but those of torch.nn.init, which give their tensor back."""
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str, config_file: str = CONFIG_FILE) -> None:
     """Load every weight of a module and no other.
 
-    Raises ModelError naming what is missing, extra or mis-shaped.
+    where: what to call the weights; config_file: what their sizes stand in. Raises ModelError naming what is
+    missing, extra or mis-shaped.
     """
     own = module.state_dict()
     shaped = sorted(name for name in set(own) & set(state) if own[name].shape != state[name].shape)
@@ -132,7 +164,7 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str) -> N
     for name in shaped[:3]:
         problems.append(f"has {name} as {list(state[name].shape)} where {list(own[name].shape)} is asked for")
     if problems:
-        raise ModelError(f"{where} does not fit its {CONFIG_FILE}: it {'; it '.join(problems)}.")
+        raise ModelError(f"{where} does not fit its {config_file}: it {'; it '.join(problems)}.")
 
 
 def _some(names: list[str]) -> str:
@@ -143,32 +175,72 @@ def _some(names: list[str]) -> str:
 class ModelFolder:
     """A model folder whose parts are read when they are first used.
 
-    Raises ModelError at once for a missing or truncated file, ConfigError for a bad configuration; weights
-    that do not fit are found when their part is read."""
+    dtype: what the weights of lm and flow are computed in; the other parts stay in float32, where it shows. Raises
+    ModelError at once for a missing or truncated file, ConfigError for a bad configuration; weights that do not fit
+    are found when their part is read."""
 
-    def __init__(self, path: Path) -> None:
+    config_file = CONFIG_FILE
+
+    def __init__(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
         if not path.is_dir():
             raise ModelError(f"There is no model folder {path}.")
-        if not (path / CONFIG_FILE).is_file():
-            raise ModelError(f"The model folder {path} lacks {CONFIG_FILE}: it is not a Fireside model, or incomplete.")
         self.path = path
-        self.config: ModelConfig = read_config(path / CONFIG_FILE)
+        self.dtype = dtype
+        self.config: ModelConfig = self._open()
+
+    def _open(self) -> ModelConfig:
+        """Read the configuration and look at the files."""
+        if not (self.path / CONFIG_FILE).is_file():
+            raise ModelError(
+                f"The model folder {self.path} lacks {CONFIG_FILE}: it is not a Fireside model, or incomplete."
+            )
+        config = read_config(self.path / CONFIG_FILE)
+        elsewhere = {
+            "tokenizer": isinstance(config.tokenizer, OnnxTokenizerConfig),
+            "speaker": isinstance(config.speaker, OnnxSpeakerConfig),
+        }
         for part in PARTS:
-            check_file(path / f"{part}.safetensors")
+            if not elsewhere.get(part):
+                check_file(self.path / f"{part}.safetensors")
+        return config
+
+    def file(self, part: str) -> Path:
+        """The file that holds a part's weights."""
+        return self.path / f"{part}.safetensors"
+
+    def state(self, part: str, dtype: torch.dtype = torch.float32, exact: Collection[str] = ()) -> dict[str, Tensor]:
+        """A part's weights under its modules' names; see `unpack`. What the file has in that dtype is memory-mapped."""
+        return read_part(self.path, part, dtype, exact)
+
+    @property
+    def text_folder(self) -> Path:
+        """Where the files of the text tokenizer are, for models that have them."""
+        nested = self.path / TEXT_FOLDER
+        return nested if nested.is_dir() else self.path
 
     @cached_property
-    def lm(self) -> LM:
+    def lm(self) -> LM | TransformerLM:
         """Text tokens to speech tokens."""
         from fireside.models.lm import LM
+        from fireside.models.transformer_lm import TransformerLM
 
-        return self._read("lm", lambda: LM(self.config.lm))
+        config = self.config.lm
+        if isinstance(config, LMConfig):
+            return self._read("lm", lambda: LM(config), self.dtype)
+        return self._read("lm", lambda: TransformerLM(config), self.dtype)
 
     @cached_property
-    def flow(self) -> CausalFlow:
+    def flow(self) -> CausalFlow | UpsamplingFlow | RegulatedFlow:
         """Speech tokens to mel."""
         from fireside.models.flow import CausalFlow
+        from fireside.models.unet_flow import RegulatedFlow, UpsamplingFlow
 
-        return self._read("flow", lambda: CausalFlow(self.config.flow))
+        config = self.config.flow
+        if isinstance(config, FlowConfig):
+            return self._read("flow", lambda: CausalFlow(config), self.dtype)
+        if isinstance(config, UpsamplingFlowConfig):
+            return self._read("flow", lambda: UpsamplingFlow(config), self.dtype)
+        return self._read("flow", lambda: RegulatedFlow(config), self.dtype)
 
     @cached_property
     def vocoder(self) -> HiFT:
@@ -178,20 +250,37 @@ class ModelFolder:
         return self._read("vocoder", lambda: HiFT(self.config.vocoder)).for_inference()
 
     @cached_property
-    def tokenizer(self) -> SpeechTokenizer:
+    def tokenizer(self) -> SpeechTokenizer | OnnxTokenizer:
         """Log-mel to speech tokens."""
+        config = self.config.tokenizer
+        if isinstance(config, OnnxTokenizerConfig):
+            from fireside.models.onnx_parts import OnnxTokenizer
+
+            return OnnxTokenizer(self.path / config.file, config)
         from fireside.models.speech_tokenizer import SpeechTokenizer
 
-        return self._read("tokenizer", lambda: SpeechTokenizer(self.config.tokenizer))
+        return self._read("tokenizer", lambda: SpeechTokenizer(config))
 
     @cached_property
-    def speaker(self) -> SpeakerEncoder:
+    def speaker(self) -> SpeakerEncoder | OnnxSpeaker:
         """Filter bank to speaker embedding."""
+        config = self.config.speaker
+        if isinstance(config, OnnxSpeakerConfig):
+            from fireside.models.onnx_parts import OnnxSpeaker
+
+            return OnnxSpeaker(self.path / config.file, config)
         from fireside.models.speaker import SpeakerEncoder
 
-        return self._read("speaker", lambda: SpeakerEncoder(self.config.speaker))
+        return self._read("speaker", lambda: SpeakerEncoder(config))
 
-    def _read(self, part: str, build: Callable[[], Module]) -> Module:
-        module = build()
-        load_strict(module, read_part(self.path, part), f"{self.path / part}.safetensors")
+    def check(self, part: str) -> None:
+        """Read a part and let it go again. Raises what reading it raises."""
+        getattr(self, part)
+        del self.__dict__[part]  # where cached_property keeps it
+
+    def _read(self, part: str, build: Callable[[], Module], dtype: torch.dtype = torch.float32) -> Module:
+        with WithoutInitialisation():
+            module = build()
+        tables = {name for name, _ in module.named_buffers()}
+        load_strict(module, self.state(part, dtype, tables), str(self.file(part)), self.config_file)
         return module.eval().requires_grad_(False)

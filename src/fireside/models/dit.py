@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fireside.models.config import DiTConfig
+from fireside.models.linear import Linear
 
 NORM_EPS = 1e-6
 TIME_FEATURES = 256
@@ -47,7 +48,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.time_mlp = nn.Sequential(nn.Linear(TIME_FEATURES, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_mlp = nn.Sequential(Linear(TIME_FEATURES, dim), nn.SiLU(), Linear(dim, dim))
 
     def forward(self, t: Tensor) -> Tensor:
         """t [batch] to [batch, dim]."""
@@ -76,7 +77,7 @@ class InputEmbedding(nn.Module):
 
     def __init__(self, config: DiTConfig, n_mels: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(4 * n_mels, config.dim)
+        self.proj = Linear(4 * n_mels, config.dim)
         self.conv_pos_embed = ConvPositionEmbedding(config.dim, config.conv_pos_kernel, config.conv_pos_groups)
 
     def forward(self, x: Tensor, cond: Tensor, mu: Tensor, spks: Tensor) -> Tensor:
@@ -143,7 +144,7 @@ class AdaptiveNorm(nn.Module):
     def __init__(self, dim: int, parts: int) -> None:
         super().__init__()
         self.parts = parts
-        self.linear = nn.Linear(dim, parts * dim)
+        self.linear = Linear(dim, parts * dim)
 
     def forward(self, time: Tensor) -> tuple[Tensor, ...]:
         """time [batch, dim] to `parts` tensors [batch, 1, dim] in float32."""
@@ -156,10 +157,10 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, dim_head: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(dim, heads * dim_head)
-        self.to_k = nn.Linear(dim, heads * dim_head)
-        self.to_v = nn.Linear(dim, heads * dim_head)
-        self.to_out = nn.ModuleList([nn.Linear(heads * dim_head, dim)])
+        self.to_q = Linear(dim, heads * dim_head)
+        self.to_k = Linear(dim, heads * dim_head)
+        self.to_v = Linear(dim, heads * dim_head)
+        self.to_out = nn.ModuleList([Linear(heads * dim_head, dim)])
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], visible: Tensor | None) -> Tensor:
         """x [batch, frames, dim]; rotary: cosines and sines [frames, dim_head]; visible: see DiT.visible."""
@@ -177,8 +178,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, mult: int) -> None:
         super().__init__()
-        inner = nn.Sequential(nn.Linear(dim, mult * dim), nn.GELU(approximate="tanh"))
-        self.ff = nn.Sequential(inner, nn.Identity(), nn.Linear(mult * dim, dim))
+        inner = nn.Sequential(Linear(dim, mult * dim), nn.GELU(approximate="tanh"))
+        self.ff = nn.Sequential(inner, nn.Identity(), Linear(mult * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [batch, frames, dim] to the same shape."""
@@ -227,7 +228,7 @@ class DiT(nn.Module):
         self.rotary_embed = RotaryEmbedding(config.dim_head)
         self.transformer_blocks = nn.ModuleList([DiTBlock(config) for _ in range(config.depth)])
         self.norm_out = AdaptiveNorm(config.dim, 2)
-        self.proj_out = nn.Linear(config.dim, n_mels)
+        self.proj_out = Linear(config.dim, n_mels)
         for norm in (*(block.attn_norm for block in self.blocks), self.norm_out):
             nn.init.zeros_(norm.linear.weight)
             nn.init.zeros_(norm.linear.bias)

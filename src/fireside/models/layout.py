@@ -19,13 +19,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from fireside.models.config import LMConfig, TransformerLMConfig
+
 IGNORE = -1
 """A target that no loss is taken at."""
 
 
 @dataclass(frozen=True)
 class ControlIds:
-    """The ids behind the speech ids: half-open range [first, end), with four of them in use."""
+    """The ids behind the speech ids: half-open range [first, end) of those that the head can say.
+
+    sos and task may lie behind `end` (rows of an embedding of their own, never said), and so does fill where a model
+    has none.
+    """
 
     sos: int
     eos: int
@@ -39,6 +45,25 @@ class ControlIds:
         """CosyVoice 3's order: sos, eos, task, fill, then unused ids."""
         v = speech_vocab_size
         return cls(sos=v, eos=v + 1, task=v + 2, fill=v + 3, first=v, end=v + num_control)
+
+    @classmethod
+    def apart(cls, speech_vocab_size: int, num_control: int) -> ControlIds:
+        """CosyVoice 1's (`num_control` 1) and 2's (3): eos, unused, fill; sos and task in their own embedding."""
+        v, end = speech_vocab_size, speech_vocab_size + num_control
+        return cls(sos=end, eos=v, task=end + 1, fill=v + 2 if v + 2 < end else end + 2, first=v, end=end)
+
+    @classmethod
+    def of(cls, config: LMConfig | TransformerLMConfig) -> ControlIds:
+        """The ids of a model."""
+        if isinstance(config, TransformerLMConfig):
+            return cls.apart(config.speech_vocab_size, 1)
+        order = cls.after if config.control == "shared" else cls.apart
+        return order(config.speech_vocab_size, config.num_control)
+
+    @property
+    def has_fill(self) -> bool:
+        """Whether the head can say fill; if not, text and speech cannot take turns."""
+        return self.fill < self.end
 
 
 def text_ids(ids: Iterable[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The language model: text and speech ids in one sequence, speech ids out (CosyVoice 3's LM)."""
+"""The language model: text and speech ids in one sequence, speech ids out (hearth's, CosyVoice 2's and 3's LM)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fireside.errors import ModelError
 from fireside.models.config import LMConfig
@@ -25,7 +26,7 @@ class _Nest(nn.Module):
 
 
 class LM(nn.Module):
-    """A Qwen2 decoder with one embedding for speech and control ids, and a head without bias over them.
+    """A Qwen2 decoder with an embedding for speech and control ids, and a head over them.
 
     Ids as in `layout.py`: >= 0 speech or control, ~t for the text id t.
     """
@@ -33,10 +34,11 @@ class LM(nn.Module):
     def __init__(self, config: LMConfig) -> None:
         super().__init__()
         self.config = config
-        self.control = ControlIds.after(config.speech_vocab_size, config.num_control)
+        self.control = ControlIds.of(config)
         self.llm = _Nest(_Nest(Qwen2Decoder(config)))
         self.speech_embedding = nn.Embedding(self.control.end, config.hidden_size)
-        self.llm_decoder = nn.Linear(config.hidden_size, self.control.end, bias=False)
+        self.llm_embedding = nn.Embedding(2, config.hidden_size) if config.control == "separate" else None
+        self.llm_decoder = nn.Linear(config.hidden_size, self.control.end, bias=config.head_bias)
 
     @property
     def decoder(self) -> Qwen2Decoder:
@@ -45,9 +47,15 @@ class LM(nn.Module):
         assert isinstance(decoder, Qwen2Decoder)
         return decoder
 
+    def speech_table(self) -> Tensor:
+        """The rows of the ids >= 0: speech, control, and what has an embedding of its own behind them."""
+        if self.llm_embedding is None:
+            return self.speech_embedding.weight
+        return torch.cat((self.speech_embedding.weight, self.llm_embedding.weight))
+
     def embed(self, ids: Tensor) -> Tensor:
         """Ids [...] -> embeddings [..., hidden]."""
-        speech = self.speech_embedding(ids.clamp(min=0))
+        speech = F.embedding(ids.clamp(min=0), self.speech_table())
         text = self.decoder.embed_tokens((~ids).clamp(min=0))
         return torch.where((ids < 0)[..., None], text, speech)
 

@@ -1,12 +1,14 @@
 """The harmonic source of HiFT: sines at f0 and its multiples, plus noise, mixed to one excitation signal.
 
-Follows the neural source-filter model (Wang et al. 2019, arXiv:1904.12088) as CosyVoice 3 computes it, with
-two changes: the phase is accumulated in float64, so that it can be carried from chunk to chunk exactly, and
-the noise is a function of the sample's index, so that any length needs no buffer (the original stops at 300
-s).
+Follows the neural source-filter model (Wang et al. 2019, arXiv:1904.12088) as CosyVoice 1, 2 and 3 compute
+it, with two changes: the phase is accumulated in float64, so that it can be carried from chunk to chunk
+exactly, and the noise is a function of the sample's index, so that any length needs no buffer (CosyVoice 3
+stops at 300 s).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +42,24 @@ def uniform_noise(seed: int, start: int, length: int, channels: int, device: tor
     return (x >> 8).float().mul_(2.0**-24)  # 24 bits: every value is exact in float32 and below 1
 
 
+def gaussian_noise(seed: int, start: int, length: int, channels: int, device: torch.device | str = "cpu") -> Tensor:
+    """Noise of samples `start .. start + length`, standard normal: float32 `[length, channels]`.
+
+    As pure a function as `uniform_noise`, whose values it turns into normal ones (Box & Muller 1958).
+    """
+    radius, angle = uniform_noise(seed, start, length, channels + channels % 2, device).chunk(2, dim=1)
+    radius = torch.sqrt(-2 * torch.log1p(-radius))  # 1 - u lies in (0, 1]
+    angle = angle * (2 * math.pi)
+    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :channels]
+
+
+def random_phase(seed: int, harmonics: int) -> Tensor:
+    """Where the sines start, in cycles: float64 `[1, harmonics]`, uniform; the fundamental starts at 0."""
+    phase = uniform_noise(seed, -1, 1, harmonics).double()  # the sample before the noise of sample 0
+    phase[:, 0] = 0
+    return phase
+
+
 class HarmonicSource(nn.Module):
     """f0 per frame to an excitation signal. Parameters: `l_linear`, the mix of the harmonics."""
 
@@ -50,45 +70,68 @@ class HarmonicSource(nn.Module):
         self.frame_length = config.hop_length
         self.l_linear = nn.Linear(self.harmonics, 1)
 
+    def phases(self, f0: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Of every harmonic in every frame: cycles it goes through in it, and cycles gone through at its end.
+
+        f0: `[batch, frames]` in Hz. phase: float64 `[batch, harmonics]` in cycles, where the harmonics stand
+        before the first frame (None: at 0). Returns two float64 `[batch, frames, harmonics]`.
+        """
+        number = torch.arange(1, self.harmonics + 1, device=f0.device, dtype=torch.float64)
+        steps = ((f0.double()[..., None] * number / self.config.sample_rate) % 1.0) * self.frame_length
+        ends = torch.cumsum(steps, dim=1)
+        return steps, ends if phase is None else ends + phase[:, None]
+
     def sines(self, f0: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Sines of all harmonics, unit amplitude, and the phase after the last frame.
 
-        f0: `[batch, frames]` in Hz. phase: float64 `[batch, harmonics]` in cycles, as returned by the call
-        for the frames before (None: the start). Returns `[batch, frames * frame_length, harmonics]` and the
-        phase.
+        f0, phase: as in `phases`; phase as this returned it for the frames before. Returns `[batch, frames *
+        frame_length, harmonics]` and the phase.
 
-        The original samples the phase increments once per frame, accumulates them, and repeats each frame's
-        value (`source_phase="frame"`: its sines are constant within a frame). Its random start phase lands on
-        a sample that the down-sampling never reads, so it has no effect and does not exist here.
-        `source_phase="sample"` accumulates sample by sample instead, without
-        harmonics above half the sample rate; both agree at the frames' ends.
+        CosyVoice 2 and 3 sample the phase increments once per frame and accumulate them. CosyVoice 3 repeats
+        each frame's value (`source_phase="frame"`: its sines are constant within a frame). CosyVoice 2 draws
+        lines between the values, which stand for the frames' centres (`"line"`): half a frame at either end
+        has no neighbour and is constant, so pieces of a signal need a frame of context to each side. Their
+        random start phase lands on a sample that the down-sampling never reads, so it has no effect and does
+        not exist here. `"sample"` accumulates sample by sample, as CosyVoice 1 does; with
+        `source_band_limit`, without harmonics above half the sample rate. It agrees with `"frame"` at the
+        frames' ends.
         """
-        rate, size = self.config.sample_rate, self.frame_length
-        number = torch.arange(1, self.harmonics + 1, device=f0.device, dtype=torch.float64)
-        step = (f0.double()[..., None] * number / rate) % 1.0
-        ends = torch.cumsum(step * size, dim=1)
-        if phase is not None:
-            ends = ends + phase[:, None]
+        size = self.frame_length
+        steps, ends = self.phases(f0, phase)
         if self.config.source_phase == "frame":
             sines = torch.sin(2 * torch.pi * (ends % 1.0)).float().repeat_interleave(size, dim=1)
+            return sines, ends[:, -1] % 1.0
+        start = (2 * torch.pi * (ends % 1.0)).float()[:, :, None]
+        # Radians per sample within a frame, where float32 will do.
+        slope = (2 * torch.pi / size * steps).float()[:, :, None]
+        if self.config.source_phase == "line":
+            within = torch.arange(size, device=f0.device, dtype=torch.float32)[:, None] - (size - 1) / 2
+            before, after = slope.clone(), torch.zeros_like(slope)
+            before[:, 0] = 0
+            after[:, :-1] = slope[:, 1:]
+            slope = torch.where(within < 0, before, after)
         else:
             within = torch.arange(1 - size, 1, device=f0.device, dtype=torch.float32)[:, None]
-            angle = (2 * torch.pi * step).float()[:, :, None]  # float32 will do within a frame
-            start = (2 * torch.pi * (ends % 1.0)).float()[:, :, None]
-            heard = (f0[..., None] * number < rate / 2).float()[:, :, None]
-            sines = (torch.sin(torch.addcmul(start, angle, within)) * heard).flatten(1, 2)
-        return sines, ends[:, -1] % 1.0
+        sines = torch.sin(torch.addcmul(start, slope, within))
+        if self.config.source_phase == "sample" and self.config.source_band_limit:
+            number = torch.arange(1, self.harmonics + 1, device=f0.device)
+            sines = sines * (f0[..., None] * number < self.config.sample_rate / 2).float()[:, :, None]
+        return sines.flatten(1, 2), ends[:, -1] % 1.0
+
+    def voiced(self, f0: Tensor) -> Tensor:
+        """1 for the samples of voiced frames, 0 for the others: `[batch, frames * frame_length, 1]`."""
+        voiced = (f0 > self.config.nsf_voiced_threshold).float()
+        return voiced.repeat_interleave(self.frame_length, dim=1)[..., None]
 
     def forward(self, f0: Tensor, noise: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Excitation `[batch, frames * frame_length]` and the phase after it.
 
-        noise: `[batch or 1, frames * frame_length, harmonics]`; see `uniform_noise`.
+        noise: `[batch or 1, frames * frame_length, harmonics]`; see `uniform_noise`, `gaussian_noise`.
         """
         config = self.config
         with torch.no_grad():
             sines, phase = self.sines(f0, phase)
-            voiced = (f0 > config.nsf_voiced_threshold).float()
-            voiced = voiced.repeat_interleave(self.frame_length, dim=1)[..., None]
+            voiced = self.voiced(f0)
             loudness = voiced * config.nsf_sigma + (1 - voiced) * (config.nsf_alpha / 3)
             waves = sines.mul_(config.nsf_alpha * voiced).addcmul_(loudness, noise)
         return torch.tanh(self.l_linear(waves)).squeeze(-1), phase

@@ -67,9 +67,10 @@ def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 class Block(nn.Module):
     """Self-attention within a window, a depthwise convolution, and a feed-forward layer, each pre-normalised."""
 
-    def __init__(self, dim: int, heads: int, ff_mult: int, kernel: int) -> None:
+    def __init__(self, dim: int, heads: int, ff_mult: int, kernel: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
+        self.dropout = nn.Dropout(dropout)
         self.norm_attention = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
@@ -87,25 +88,29 @@ class Block(nn.Module):
         # Plain matrix products: at these lengths they beat the fused kernel's backward pass on CPU three to one.
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 + visible.to(query.dtype)
         mixed = scores.softmax(-1).to(value.dtype) @ value
-        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+        x = x + self.dropout(self.out(mixed.transpose(1, 2).reshape(batch, length, dim)))
         local = self.depthwise((self.norm_conv(x) * valid).transpose(1, 2)).transpose(1, 2)
-        x = x + self.conv_out(F.silu(local))
-        return x + self.ff(self.norm_ff(x))
+        x = x + self.dropout(self.conv_out(F.silu(local)))
+        return x + self.dropout(self.ff(self.norm_ff(x)))
 
 
 class SpeechTokenizer(nn.Module):
-    """Log-mel [batch, n_mels, frames at 100 Hz] to speech tokens [batch, frames // 4] at 25 Hz."""
+    """Log-mel [batch, n_mels, frames at 100 Hz] to speech tokens [batch, frames // 4] at 25 Hz.
+
+    dropout: of the layers' outputs, in training.
+    """
 
     # Attention sees 1.3 s to either side: prompts longer than anything in training cannot confuse it.
     window = 32
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    def __init__(self, config: TokenizerConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
         dim = config.dim
 
         def blocks(count: int) -> nn.ModuleList:
-            return nn.ModuleList(Block(dim, config.heads, config.ff_mult, config.conv_kernel) for _ in range(count))
+            sizes = (dim, config.heads, config.ff_mult, config.conv_kernel)
+            return nn.ModuleList(Block(*sizes, dropout) for _ in range(count))
 
         self.conv1 = nn.Conv1d(config.n_mels, dim, 3, stride=2, padding=1)
         self.conv2 = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
@@ -179,6 +184,18 @@ class SpeechTokenizer(nn.Module):
         codes = self.fsq.values(speech_tokens[None]).to(self.from_code.weight.dtype)
         length = torch.tensor([len(speech_tokens)], device=speech_tokens.device)
         return self.ctc_logits(codes, length)[0].float().log_softmax(-1).cpu().numpy()
+
+    @torch.inference_mode()
+    def nats(self, context: Sequence[int], speech: Sequence[int], phones: Sequence[int]) -> float:
+        """Minus log-probability that the speech tokens `speech` say `phones` and nothing else.
+
+        context: the tokens in front of them. Infinite when the speech is too short for so many phones.
+        """
+        if not phones:
+            return 0.0
+        scores = torch.from_numpy(self.scores(torch.tensor([*context, *speech])))[len(context) :]
+        sizes = torch.tensor([len(speech)]), torch.tensor([len(phones)])
+        return float(F.ctc_loss(scores[:, None], torch.tensor([list(phones)]), *sizes, BLANK, reduction="sum"))
 
 
 def word_ends(scores: np.ndarray, words: Sequence[Sequence[int]]) -> list[int]:

@@ -15,7 +15,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Literal, Protocol
 
-from fireside.errors import TextError
+from fireside.errors import ModelError, TextError
 from fireside.models.layout import BlockFeed, ControlIds, text_ids
 
 Ranges = tuple[tuple[int, int], ...]
@@ -33,11 +33,13 @@ class Event(Enum):
 
 @dataclass(frozen=True)
 class Step:
-    """Feed these ids; then draw an id that is in none of the banned ranges, unless one is forced."""
+    """Forget the last `rewind` positions and feed these ids; then draw an id that is in none of the banned ranges,
+    unless one is forced."""
 
     feed: list[int]
     banned: Ranges
     forced: int | None = None
+    rewind: int = 0
 
 
 class Machine(Protocol):
@@ -54,8 +56,9 @@ class Machine(Protocol):
     def next(self) -> Step | None:
         """The next step; None when done, or when text must come first."""
 
-    def accept(self, token: int) -> int | Event:
-        """Take the id that followed the step: the speech id itself, or what it means."""
+    def accept(self, token: int) -> int | tuple[int, ...] | Event:
+        """Take the id that followed the step: the speech id itself, or the ids that are settled with it, or what it
+        means."""
 
 
 def all_but(control: ControlIds, allowed: Sequence[int]) -> Ranges:
@@ -67,9 +70,9 @@ def all_but(control: ControlIds, allowed: Sequence[int]) -> Ranges:
 class PlainMachine:
     """All text, then speech until a stop id or `max_tokens`.
 
-    Any control id stops. Before `min_tokens` all of them are banned; with `stop_mask="sos_only"` the
-    original's slip is repeated, which banned sos in their place. Lengths count generated ids; the prompt is
-    given.
+    Any control id stops. Before `min_tokens` all of them are banned; with `stop_mask="first_only"` the
+    original's slip is repeated, which bans the first of them only: eos in CosyVoice 1 and 2, sos in 3. Lengths
+    count generated ids; the prompt is given.
     """
 
     def __init__(
@@ -80,15 +83,15 @@ class PlainMachine:
         prompt_speech: Sequence[int] = (),
         min_tokens: int = 0,
         max_tokens: int = 2**31,
-        stop_mask: Literal["all", "sos_only"] = "all",
+        stop_mask: Literal["all", "first_only"] = "all",
     ) -> None:
         self.history: list[int] = []
         self.done = False
         self._control = control
         self._limits = min_tokens, max_tokens
         self._mask: Ranges = ((control.first, control.end),)
-        if stop_mask == "sos_only":
-            self._mask = ((control.sos, control.sos + 1),)
+        if stop_mask == "first_only":
+            self._mask = ((control.first, control.first + 1),)
         words = text_ids([*prompt_text, *text])
         self._feed = [control.sos, *words, control.task, *prompt_speech]
 
@@ -117,13 +120,14 @@ class Original:
     early_start: with an instruct prefix and no prompt speech, decoding begins before any text was fed.
     one_portion_per_piece: a piece of incoming text feeds one portion at most; the rest waits for the next
     piece, or is fed in one go when the text has ended. repeat_last: then the last speech id is fed a second
-    time, before it. sos_only: sos is banned where eos should be, and nothing in the last portion.
+    time, before it. first_only: the first control id alone is banned (in CosyVoice 3 that is sos, not eos), and
+    nothing in the last portion.
     """
 
     early_start: bool = False
     one_portion_per_piece: bool = False
     repeat_last: bool = False
-    sos_only: bool = False
+    first_only: bool = False
 
     @classmethod
     def all(cls) -> Original:
@@ -136,7 +140,7 @@ class MixMachine:
     `push`.
 
     `fill` ends the speech of a portion; it is drawn, or forced where the portion is full. `max_tokens`
-    bounds the speech after the last text.
+    bounds the speech after the last text. Raises ModelError for a model without fill.
     """
 
     def __init__(
@@ -150,6 +154,8 @@ class MixMachine:
         max_tokens: int = 2**31,
         original: Original | None = None,
     ) -> None:
+        if not control.has_fill:
+            raise ModelError("This model cannot read text that is still being written: give it the whole text.")
         self.history: list[int] = []
         self.done = False
         self._control = control
@@ -167,16 +173,19 @@ class MixMachine:
         self._next_fill = (len(prompt_speech) // mix_speech + 1) * mix_speech - len(prompt_speech)
         eos, fill = all_but(control, [control.eos]), all_but(control, [control.fill])
         self._banned = (fill, eos)
-        if self._original.sos_only:
-            self._banned = (((control.sos, control.sos + 1),), ())
+        if self._original.first_only:
+            self._banned = (((control.first, control.first + 1),), ())
 
     def push(self, ids: Sequence[int]) -> None:
         """A piece of text came in."""
         self._pieces.append(list(ids))
 
-    def end(self) -> None:
-        """No more text will come."""
+    def end(self, max_tokens: int | None = None) -> None:
+        """No more text will come; `max_tokens` in place of the bound given at the start, when it follows from the
+        text."""
         self._ended = True
+        if max_tokens is not None:
+            self._room = max_tokens
 
     def _portion(self) -> list[int]:
         return text_ids([self._text.popleft() for _ in range(self._mix[0])])
@@ -290,6 +299,7 @@ class BlockMachine:
         self._min_ratio = min_ratio
         self._silent = frozenset(silent)
         self._feed = [control.sos, *text_ids(instruct)]
+        self._opening = control.sos
         self._index = 0
         self._count = 0
         self._spoken = 0
@@ -311,6 +321,33 @@ class BlockMachine:
         self._text.ended = True
 
     @property
+    def index(self) -> int:
+        """The block that is being said, counted from the first one of the prompt."""
+        return self._index
+
+    @property
+    def blocks(self) -> Sequence[Sequence[int]]:
+        """The text so far, that of the prompt included."""
+        return self._text.blocks
+
+    @property
+    def prompt_speech(self) -> Sequence[Sequence[int]]:
+        """The speech of the prompt's blocks."""
+        return self._prompt
+
+    def is_speech(self, token: int) -> bool:
+        """Whether an id is speech, and not the end of a block."""
+        return token < self._control.first
+
+    def restart(self) -> int:
+        """Forget what has been said of the block, to say it again; how many ids that was."""
+        forgotten = self._count
+        del self.history[len(self.history) - forgotten :]
+        self._count = self._spoken = 0
+        self._feed = [self._opening]
+        return forgotten
+
+    @property
     def _last(self) -> bool:
         return self._text.complete and self._index == len(self._text.blocks) - 1
 
@@ -330,7 +367,8 @@ class BlockMachine:
         """See Machine."""
         if self.done or not (self._speaking or self._listen()):
             return None
-        self._speaking = True
+        if not self._speaking:
+            self._speaking, self._opening = True, self._feed[-1]
         end = self._control.eos if self._last else self._control.fill
         max_ratio, extra = self._limits
         length = len(self._text.blocks[self._index])

@@ -192,23 +192,27 @@ def _extract(item: tuple[Row, bytes]) -> tuple[Row, dict[str, bytes]]:
     return _worker(item)
 
 
+def held_out(name: str, every: int) -> bool:
+    """Whether an utterance or a person is kept for validation: one in `every`, by a checksum of the name."""
+    return zlib.crc32(name.encode()) % every == 0
+
+
 def utterances(corpus: Path, speakers: Path | None) -> Iterator[tuple[Row, bytes]]:
     """All utterances of the corpus shards, then of the real recordings, with their split.
 
-    Held out: every twentieth utterance of the corpus and every tenth real person, by a checksum of the name.
+    Held out: every twentieth utterance of the corpus and every tenth real person.
     """
     import pyarrow.parquet
 
     for shard in sorted(corpus.glob("*.parquet")):
         for record in pyarrow.parquet.read_table(shard).to_pylist():
             audio = record.pop("audio")
-            held_out = zlib.crc32(record["utt"].encode()) % 20 == 0
-            yield {**record, "corpus": "kokoro", "split": "val" if held_out else "train"}, audio
+            split = "val" if held_out(record["utt"], 20) else "train"
+            yield {**record, "corpus": "kokoro", "split": split}, audio
     if speakers is not None:
         for record in pyarrow.parquet.read_table(speakers).to_pylist():
             audio = record.pop("audio")
-            held_out = zlib.crc32(record["spk"].encode()) % 10 == 0
-            split = "val" if held_out else "train"
+            split = "val" if held_out(record["spk"], 10) else "train"
             yield {**record, "text": "", "speed": 1.0, "corpus": "librispeech", "split": split}, audio
 
 

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from fireside.errors import UsageError
 from fireside.models.config import Config, DiTConfig, FlowConfig, read_config
-from fireside.models.flow import CausalFlow, FlowBatch, FlowDraws
+from fireside.models.flow import CausalFlow
+from fireside.models.matching import FlowBatch, FlowDraws
 from fireside.train.data import FeatureStore
 from fireside.train.flow_data import CropConfig, CropSampler
-from fireside.train.loop import Average, Run, RunConfig, Stateful
+from fireside.train.loop import Average, Run, RunConfig, Stateful, warm_start
 from fireside.train.muon import Muon
 
 HEARTH = FlowConfig(
@@ -145,8 +146,11 @@ def normalised(config: FlowConfig, sampler: CropSampler) -> FlowConfig:
     return config.model_copy(update=measured)
 
 
-def train(features: Path, out: Path, config: FlowTrainConfig) -> Tensor:
-    """Train until the time budget is used, going on from `out/checkpoint.pt` if there is one."""
+def train(features: Path, out: Path, config: FlowTrainConfig, init: Path | None = None) -> Tensor:
+    """Train until the time budget is used, going on from `out/checkpoint.pt` if there is one.
+
+    init: weights of an earlier run to begin with.
+    """
     store = FeatureStore(features)
     torch.manual_seed(config.run.seed)
     run = Run(out, config.run)
@@ -154,6 +158,7 @@ def train(features: Path, out: Path, config: FlowTrainConfig) -> Tensor:
     flow_config = normalised(config.flow, sampler)
     (out / "config.json").write_text(flow_config.model_dump_json(indent=1), encoding="utf-8")
     flow = CausalFlow(flow_config)
+    warm_start(flow, init)
     shadow = CausalFlow(flow_config).eval().requires_grad_(False)
     optimizer = FlowOptimizer(flow, config.muon)
     average = Average(flow, config.run.ema_decay)
@@ -200,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, help="a fireside.yaml, whose flow section is used")
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--init", type=Path, help="flow.safetensors of an earlier run to begin with")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="settings")
     options = parser.parse_args(arguments)
@@ -210,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("minutes", "threads"):
         if getattr(options, name) is not None:
             settings.append(f"run.{name}={getattr(options, name)}")
-    train(options.features, options.out, override(config, settings))
+    train(options.features, options.out, override(config, settings), options.init)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fireside.audio.features import slaney_filterbank
 from fireside.models.config import Config
-from fireside.models.flow import FlowBatch
+from fireside.models.matching import FlowBatch
 from fireside.train.data import FeatureStore, Row
 
 RATIO = 2  # mel frames per token

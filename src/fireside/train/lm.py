@@ -38,7 +38,7 @@ from fireside.models.lm import LM
 from fireside.models.qwen2 import Drop
 from fireside.text.phones import PAUSE_IDS, PHONE_ID, PHONES
 from fireside.train.data import FeatureStore
-from fireside.train.loop import Average, Run, RunConfig
+from fireside.train.loop import Average, Run, RunConfig, warm_start
 
 TOKENS_PER_SECOND = 25
 
@@ -349,11 +349,19 @@ def block_sizes(utterances: Sequence[Utterance], layout: LayoutConfig) -> dict[s
     }
 
 
-def train(features: Path, out: Path, model_config: LMConfig, config: LMTrainConfig, run_config: RunConfig) -> None:
+def train(
+    features: Path,
+    out: Path,
+    model_config: LMConfig,
+    config: LMTrainConfig,
+    run_config: RunConfig,
+    init: Path | None = None,
+) -> None:
     """Train within the time budget; averaged weights go to OUT/lm.safetensors, the model's config to
     OUT/config.json.
 
-    OUT/lm_best.safetensors has the averaged weights of the lowest validation loss.
+    OUT/lm_best.safetensors has the averaged weights of the lowest validation loss. init: weights of an earlier run
+    to begin with.
     """
     torch.manual_seed(run_config.seed)
     rng = random.Random(run_config.seed)
@@ -361,6 +369,7 @@ def train(features: Path, out: Path, model_config: LMConfig, config: LMTrainConf
     train_set, held_out = (read_utterances(store, blocks, split) for split in ("train", "val"))
     model = LM(model_config)
     initialise(model)
+    warm_start(model, init)
     optimizer = optimiser(model, config.weight_decay)
     average = Average(model, run_config.ema_decay)
     run = Run(out, run_config)
@@ -449,10 +458,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, logs and weights")
     parser.add_argument("--minutes", type=float, default=60, help="time budget; the schedule ends with it")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--init", type=Path, help="lm.safetensors of an earlier run to begin with")
     parser.add_argument("--set", action="append", default=[], help="lm.KEY=, train.KEY= or run.KEY=value")
     args = parser.parse_args()
     chosen = settings(args.set, args.minutes, args.threads)
-    train(args.features, args.out, chosen.lm, chosen.train, chosen.run)
+    train(args.features, args.out, chosen.lm, chosen.train, chosen.run, args.init)
 
 
 if __name__ == "__main__":

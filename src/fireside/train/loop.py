@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fireside.models.checkpoint import load_strict
 from fireside.models.config import Config
 
 
@@ -81,6 +82,12 @@ class Average:
         self.updates = state["updates"]
         for name, value in state["values"].items():
             self._values[name].copy_(value)
+
+
+def warm_start(model: nn.Module, weights: Path | None) -> None:
+    """Begin with the weights of an earlier run (safetensors), if given. Raises ModelError if they do not fit."""
+    if weights is not None:
+        load_strict(model, load_file(weights), str(weights))
 
 
 class Run:

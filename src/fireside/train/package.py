@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from fireside.models.config import (
     TokenizerConfig,
     VocoderConfig,
 )
+from fireside.models.speech_tokenizer import SpeechTokenizer
+from fireside.text.phones import is_spoken
 from fireside.train.data import FeatureStore, Row
 from fireside.voices import Voice, VoiceCard, write_voice
 
@@ -36,18 +38,20 @@ ACCENTS = {"a": "American English", "b": "British English", "z": "Mandarin"}
 SEXES = {"f": "female", "m": "male"}
 
 
-def typical(store: FeatureStore, rows: list[Row]) -> tuple[Row, np.ndarray]:
-    """The utterance that is most like its voice, among those of a prompt's length, and the voice's mean embedding."""
+def typical(store: FeatureStore, rows: list[Row], clarity: Callable[[Row], float]) -> tuple[Row, np.ndarray]:
+    """The utterance that is most like its voice, among the clearer half of those of a prompt's length, and the voice's
+    mean embedding."""
     embeddings = np.stack([store.embedding(row) for row in rows])
     mean = embeddings.mean(0)
     mean /= np.linalg.norm(mean)
     low, high = PROMPT_SECONDS
     fitting = [i for i, row in enumerate(rows) if low <= row["duration"] <= high]
-    best = max(fitting, key=lambda i: float(embeddings[i] @ mean))
+    fitting.sort(key=lambda i: clarity(rows[i]), reverse=True)
+    best = max(fitting[: (len(fitting) + 1) // 2], key=lambda i: float(embeddings[i] @ mean))
     return rows[best], mean
 
 
-def named_voices(store: FeatureStore, model: str) -> list[Voice]:
+def named_voices(store: FeatureStore, tokenizer: SpeechTokenizer, model: str) -> list[Voice]:
     """A voice for every named speaker of the training rows, prompted in its own language at its own rate."""
     aligned = {}
     with (store.folder / "blocks.jsonl").open(encoding="utf-8") as lines:
@@ -59,9 +63,15 @@ def named_voices(store: FeatureStore, model: str) -> list[Voice]:
         own = LANGUAGES.get(speaker[0]) == row["lang"]
         if "+" not in speaker and own and row["speed"] == 1.0 and row["utt"] in aligned:
             by_name[speaker].append(row)
+
+    def clarity(row: Row) -> float:
+        """How well the tokenizer hears the row's text in its speech tokens: log-probability per phone."""
+        phones = [token for word in aligned[row["utt"]]["words"] for token in word if is_spoken(token)]
+        return -tokenizer.nats([], store.tokens(row).tolist(), phones) / len(phones)
+
     voices = []
     for speaker, rows in sorted(by_name.items()):
-        row, embedding = typical(store, rows)
+        row, embedding = typical(store, rows, clarity)
         line = aligned[row["utt"]]
         card = VoiceCard(
             speaker,
@@ -103,13 +113,14 @@ def package(runs: Path, out: Path, name: str, default_voice: str, storage: Stora
     storage: of the weights, but for the parts in `int8`.
     """
     store = FeatureStore(runs / "features")
+    tokenizer_config = TokenizerConfig.model_validate(part_config(runs, "tokenizer"))
     config = ModelConfig(
         name=name,
         default_voice=default_voice,
         lm=LMConfig.model_validate({**part_config(runs, "lm"), "silent_tokens": silent_tokens(store)}),
         flow=FlowConfig.model_validate(part_config(runs, "flow")),
         vocoder=VocoderConfig.model_validate(part_config(runs, "vocoder")),
-        tokenizer=TokenizerConfig.model_validate(part_config(runs, "tokenizer")),
+        tokenizer=tokenizer_config,
         speaker=SpeakerConfig.model_validate(part_config(runs, "speaker")),
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -121,7 +132,9 @@ def package(runs: Path, out: Path, name: str, default_voice: str, storage: Stora
         weights = load_file(best if best.is_file() else last)
         file = write_part(out, part, weights, "int8" if part in int8 else storage)
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-    for voice in named_voices(store, name):
+    tokenizer = SpeechTokenizer(tokenizer_config)
+    tokenizer.load_state_dict(load_file(runs / "tokenizer" / "tokenizer.safetensors"))
+    for voice in named_voices(store, tokenizer.eval(), name):
         write_voice(out / "voices", voice)
         print(f"voice {voice.name}: {len(voice.prompt_tokens) / 25:.1f} s, {voice.card.prompt_text}")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from fireside.train.muon import Muon
 
 SPEAKER_DIM = 192
 N_MELS = 80
+DROPOUT = 0.1
 ROUGH_STEPS = 700  # until then a guessed alignment helps CTC on its way
 
 
@@ -73,7 +74,7 @@ class Trainee(nn.Module):
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
-        self.tokenizer = SpeechTokenizer(config)
+        self.tokenizer = SpeechTokenizer(config, DROPOUT)
         self.regressor = Regressor(len(config.fsq_levels))
         # A second CTC before the bottleneck: the encoder learns phones long before the codes can carry them.
         self.early_ctc = nn.Linear(config.dim, config.ctc_vocab_size)
@@ -137,8 +138,14 @@ def augment(log_mel: Tensor, lengths: Tensor, rng: random.Random) -> Tensor:
     batch, bins, frames = log_mel.shape
     out = log_mel.clone()
     for i in range(batch):
-        if rng.random() < 0.4:
+        if rng.random() < 0.25:
             continue
+        if rng.random() < 0.6:
+            # A longer or shorter vocal tract: the whole spectrum moved up or down.
+            scale = rng.uniform(0.88, 1.14)
+            place = (torch.arange(bins) * scale).clamp(max=bins - 1)
+            left, share = place.floor().long(), (place - place.floor())[:, None]
+            out[i] = out[i, left] * (1 - share) + out[i, (left + 1).clamp(max=bins - 1)] * share
         if rng.random() < 0.5:
             knots = torch.randn(1, 1, rng.choice([3, 5, 8])) * 0.08
             out[i] += F.interpolate(knots, size=bins, mode="linear", align_corners=True)[0, 0][:, None]
@@ -149,10 +156,10 @@ def augment(log_mel: Tensor, lengths: Tensor, rng: random.Random) -> Tensor:
             tilt = torch.linspace(rng.uniform(-0.1, 0.3), rng.uniform(-0.3, 0.1), bins)[:, None]
             noise = level + tilt + 0.25 * torch.empty(bins, frames).exponential_().clamp(min=1e-3).log10()
             out[i] = torch.log10(10 ** (4 * out[i]) + 10 ** (4 * noise)) / 4
-        if rng.random() < 0.3:
-            start, width = rng.randrange(bins - 16), rng.randint(4, 16)
+        for _ in range(rng.choice([0, 0, 1, 2])):
+            start, width = rng.randrange(bins - 20), rng.randint(4, 20)
             out[i, start : start + width] = out[i].mean()
-        if rng.random() < 0.3:
+        for _ in range(rng.choice([0, 0, 1, 2, 3])):
             start, width = rng.randrange(max(1, int(lengths[i]) * 4 - 12)), rng.randint(4, 12)
             out[i, :, start : start + width] = out[i].mean()
     return out
@@ -181,9 +188,36 @@ def rough_alignment(mel: np.ndarray, phones: list[int]) -> np.ndarray:
     return guess
 
 
-def collate(store: FeatureStore, rows: list[Row], phones: dict[str, list[list[int]]], aligned: bool = False) -> Batch:
-    """Read and pad utterances; the phone of each token from the store when `aligned`, else guessed."""
-    longest = max(row["tokens"] for row in rows)
+def tempo(array: np.ndarray, size: int, whole: bool) -> np.ndarray:
+    """Stretch [frames, ...] to `size` frames: between neighbours, or the nearest one where values are `whole`."""
+    place = ((np.arange(size) + 0.5) * len(array) / size - 0.5).clip(0, len(array) - 1)
+    if whole:
+        return array[place.round().astype(int)]
+    left = np.floor(place).astype(int)
+    share = (place - left).astype(array.dtype).reshape(-1, *[1] * (array.ndim - 1))
+    return array[left] * (1 - share) + array[np.minimum(left + 1, len(array) - 1)] * share
+
+
+def collate(
+    store: FeatureStore,
+    rows: list[Row],
+    phones: dict[str, list[list[int]]],
+    aligned: bool = False,
+    rng: random.Random | None = None,
+) -> Batch:
+    """Read and pad utterances; the phone of each token from the store when `aligned`, else guessed.
+
+    rng: read most of them faster or slower than they were spoken.
+    """
+    rates = [rng.uniform(0.85, 1.2) if rng is not None and rng.random() < 0.7 else 1.0 for _ in rows]
+    sizes = [max(1, round(row["tokens"] / rate)) for row, rate in zip(rows, rates, strict=True)]
+    longest = max(sizes)
+
+    def read(values: Callable[[Row], np.ndarray], per_token: int, whole: bool = False) -> list[np.ndarray]:
+        return [
+            values(row) if size == row["tokens"] else tempo(values(row), per_token * size, whole)
+            for row, size in zip(rows, sizes, strict=True)
+        ]
 
     def padded(arrays: list[np.ndarray], size: int, fill: float = 0.0) -> Tensor:
         out = torch.full((len(arrays), size, *arrays[0].shape[1:]), fill)
@@ -192,22 +226,23 @@ def collate(store: FeatureStore, rows: list[Row], phones: dict[str, list[list[in
         return out
 
     targets = [[phone for word in phones.get(row["utt"], []) for phone in word] for row in rows]
-    targets = [t if len(t) < 0.9 * row["tokens"] else [] for t, row in zip(targets, rows, strict=True)]
+    targets = [t if len(t) < 0.9 * size else [] for t, size in zip(targets, sizes, strict=True)]
     phone_ids = torch.zeros(len(rows), max(1, *map(len, targets)), dtype=torch.long)
     for i, target in enumerate(targets):
         phone_ids[i, : len(target)] = torch.tensor(target)
     labels = torch.full((len(rows), longest), -1)
-    for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
+    mels = read(store.mel, 2)
+    known = read(store.phones, 1, whole=True) if aligned else []
+    for i, (size, target) in enumerate(zip(sizes, targets, strict=True)):
         if target:
-            known = store.phones(row) if aligned else rough_alignment(store.mel(row), target)
-            labels[i, : row["tokens"]] = torch.from_numpy(known)
+            labels[i, :size] = torch.from_numpy(known[i] if aligned else rough_alignment(mels[i], target))
     bins = [N_MELS if row["max_hz"] >= 12000 else 65 for row in rows]
     return Batch(
-        log_mel=padded([store.logmel(row) for row in rows], 4 * longest).transpose(1, 2).contiguous(),
-        lengths=torch.tensor([row["tokens"] for row in rows]),
-        mel=padded([store.mel(row) for row in rows], 2 * longest),
+        log_mel=padded(read(store.logmel, 4), 4 * longest).transpose(1, 2).contiguous(),
+        lengths=torch.tensor(sizes),
+        mel=padded(mels, 2 * longest),
         mel_bins=torch.tensor(bins),
-        f0=padded([store.f0(row) for row in rows], 2 * longest),
+        f0=padded(read(store.f0, 2, whole=True), 2 * longest),
         speaker=torch.stack([torch.from_numpy(store.teacher(row)) for row in rows]),
         phones=phone_ids,
         phone_lengths=torch.tensor([len(target) for target in targets]),
@@ -320,7 +355,7 @@ def train(
     for group in batches(train_rows, tokens_per_step, rng):
         if not run.go_on():
             break
-        batch = collate(store, group, phones, aligned=refine is not None)
+        batch = collate(store, group, phones, refine is not None, rng)
         phone_weight = 0.5 if refine else max(0.0, 1.0 - run.step / ROUGH_STEPS)
         losses = trainee.losses(batch, augment(batch.log_mel, batch.lengths, rng), phone_weight)
         losses["loss"].backward()

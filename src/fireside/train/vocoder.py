@@ -102,7 +102,7 @@ class Crops:
     def __init__(self, store: FeatureStore, split: str, config: VocoderConfig, seed: int) -> None:
         self.store = store
         self.hop = config.hop_length
-        self.ahead = config.conv_pre_look_right
+        self.ahead = config.ahead
         self.random = random.Random(seed)
         self._long_enough: dict[tuple[int, int], tuple[list[Row], list[int]]] = {}
         self.rows = {name: store.select(split, name) for name in ("kokoro", "librispeech")}
@@ -147,7 +147,9 @@ def synthesise(model: HiFT, mel: Tensor, f0: Tensor) -> Tensor:
     """Waveform of `frames` frames from a mel with its look-ahead, and a given f0 `[batch, frames]`."""
     samples = f0.shape[1] * model.config.hop_length
     with torch.autocast("cpu", enabled=False):
-        source, _ = model.m_source(f0, torch.rand(f0.shape[0], samples, model.m_source.harmonics))
+        shape = (f0.shape[0], samples, model.m_source.harmonics)
+        noise = torch.randn(shape) if model.config.source_noise == "gaussian" else torch.rand(shape)
+        source, _ = model.m_source(f0, noise)
     return model.waveform(model.spectrum(mel, model.source_spectrum(source)))
 
 

@@ -1,0 +1,228 @@
+"""Speech tokens to waveform: a flow stage, the rate change and a vocoder stage, in hops that a schedule decides.
+
+The stages differ from model to model, and with whether a request is streamed; what they share is the shape of
+two protocols, with one explicit state for each request. See `stages.py` for which model gets which.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fireside.engine.speed import SpeedState, change_speed, stretch
+
+if TYPE_CHECKING:
+    from fireside.voices import Voice
+
+LEAST_TOKENS = 4
+"""Fewer are not worth a hop: the vocoder keeps two tokens' worth of frames back."""
+
+
+class FlowPast(Protocol):
+    """What a flow stage keeps of one request."""
+
+    def fork(self: F) -> F:
+        """A second continuation of the same past; neither notices what the other appends."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held by this request alone, in bytes."""
+
+
+F = TypeVar("F", bound=FlowPast)
+V = TypeVar("V")
+
+
+class FlowStage(Protocol[F]):
+    """Tokens to mel, in pieces."""
+
+    def start(self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor) -> F:
+        """A state that has heard a prompt: [P] ids, [n_mels, frames] natural log, [speaker_dim]."""
+
+    def append(self, states: Sequence[F], tokens: Sequence[Tensor], final: Sequence[bool]) -> list[Tensor]:
+        """The next mel frames of each request, [n_mels, frames], after its new tokens [T]."""
+
+
+class VocoderStage(Protocol[V]):
+    """Mel to waveform, in pieces."""
+
+    def start(self, seed: int | None = 0) -> V:
+        """The state of a new request. seed: of the source's noise; None leaves it out."""
+
+    def append(self, states: Sequence[V], mels: Sequence[Tensor], final: Sequence[bool]) -> list[Tensor]:
+        """The next samples of each request, [samples], after its new frames [n_mels, frames]."""
+
+
+@dataclass(frozen=True)
+class Hop:
+    """What a request does next: how many of its waiting tokens are rendered, and whether that is the end."""
+
+    tokens: int
+    final: bool
+
+
+class Schedule(Protocol):
+    """Decides how a request's tokens are cut into hops."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything is rendered in one hop."""
+
+    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int) -> Hop | None:
+        """The next hop, or None while its tokens are not all there.
+
+        prompt: tokens of the prompt; taken, waiting: tokens that were rendered and that were not; complete: no
+        more will come; hop: how many hops the request has made.
+        """
+
+
+@dataclass(frozen=True)
+class ChunkHops:
+    """Whole chunks of the flow's mask, counted from the start of the prompt, and the tokens it looks ahead to.
+
+    hops: how many chunks each hop has, the last entry for all that follow. as_released: the schedule of the
+    released code to the letter, which waits for a whole chunk behind the one that the prompt ends in, and
+    closes in a hop of its own when tokens run out exactly at a chunk's end. (Its hops grew from request to
+    request, too; a request here has its own.)
+    """
+
+    chunk_tokens: int
+    lookahead: int
+    hops: tuple[int, ...] = (1, 1, 2, 4)
+    as_released: bool = False
+    whole = False
+
+    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int) -> Hop | None:
+        """See Schedule."""
+        chunks = self.hops[min(hop, len(self.hops) - 1)]
+        position = prompt + max(0, taken - self.lookahead)
+        if self.as_released and taken == 0:
+            position += -position % self.chunk_tokens
+        end = (position // self.chunk_tokens + chunks) * self.chunk_tokens + self.lookahead
+        wanted = end - prompt - taken
+        if wanted < self.lookahead + LEAST_TOKENS:  # a prompt that ends just before a chunk does
+            wanted += self.chunk_tokens
+        if complete and (waiting < wanted or (waiting == wanted and not self.as_released)):
+            return Hop(waiting, True)
+        return Hop(wanted, False) if waiting >= wanted else None
+
+
+@dataclass(frozen=True)
+class OverlapHops:
+    """CosyVoice 1's schedule: `hop` tokens at a time, each rendered with the `overlap` tokens that follow it.
+
+    The flow stage keeps the overlap, so the first hop takes both and each later one `hop` new tokens.
+    """
+
+    hop: int = 100
+    overlap: int = 20
+    whole = False
+
+    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int) -> Hop | None:
+        """See Schedule."""
+        wanted = self.hop + (self.overlap if taken == 0 else 0)
+        if waiting >= wanted:
+            return Hop(wanted, False)
+        return Hop(waiting, True) if complete else None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Everything at once, when the last token is there."""
+
+    whole = True
+
+    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int) -> Hop | None:
+        """See Schedule."""
+        return Hop(waiting, True) if complete else None
+
+
+@dataclass
+class RenderState(Generic[F, V]):
+    """One request's way through flow, rate change and vocoder. Dropping it frees all that is kept."""
+
+    flow: F
+    vocoder: V
+    speed: SpeedState
+    schedule: Schedule
+    prompt: int
+    taken: int = 0
+
+
+@dataclass(frozen=True)
+class Prompt(Generic[F]):
+    """What a voice's prompt leaves behind, shared by its requests: the flow's state and the number of tokens."""
+
+    flow: F
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The samples [n] that each row's hop made, and the wall time of the two stages in seconds."""
+
+    waves: list[np.ndarray]
+    flow_seconds: float
+    vocoder_seconds: float
+
+
+class Renderer(Generic[F, V]):
+    """Renders requests with one model's stages. Holds nothing of any request."""
+
+    def __init__(self, flow: FlowStage[F], vocoder: VocoderStage[V], schedule: Schedule) -> None:
+        self.flow = flow
+        self.vocoder = vocoder
+        self.schedule = schedule
+
+    def prompt(self, voice: Voice) -> Prompt[F]:
+        """Hear a voice's prompt; once for each voice, `start` gives every request a continuation of its own."""
+        state = self.flow.start(
+            torch.from_numpy(voice.prompt_tokens),
+            torch.from_numpy(np.ascontiguousarray(voice.prompt_mel.T)),
+            torch.from_numpy(voice.embedding),
+        )
+        return Prompt(state, len(voice.prompt_tokens))
+
+    def start(
+        self, prompt: Prompt[F], speed: float = 1.0, hops: tuple[int, ...] | None = None, seed: int | None = 0
+    ) -> RenderState[F, V]:
+        """A new request's state.
+
+        hops: in place of the schedule's own, where it counts in chunks. seed: of the vocoder's noise, None for none.
+        """
+        schedule = self.schedule
+        if hops and isinstance(schedule, ChunkHops):
+            schedule = replace(schedule, hops=hops)
+        return RenderState(prompt.flow.fork(), self.vocoder.start(seed), SpeedState(speed), schedule, prompt.tokens)
+
+    def wants(self, state: RenderState[F, V], waiting: int, complete: bool, hop: int) -> Hop | None:
+        """The request's next hop, or None; arguments as in Schedule.wants."""
+        return state.schedule.wants(state.prompt, state.taken, waiting, complete, hop)
+
+    def append(
+        self, states: Sequence[RenderState[F, V]], tokens: Sequence[Sequence[int]], finals: Sequence[bool]
+    ) -> Rendered:
+        """Render each request's next hop, as `wants` had it."""
+        started = time.perf_counter()
+        ids = [torch.tensor(row, dtype=torch.long) for row in tokens]
+        mels = self.flow.append([state.flow for state in states], ids, finals)
+        for state, row in zip(states, tokens, strict=True):
+            state.taken += len(row)
+        between = time.perf_counter()
+        mels = [self._paced(state, mel, final) for state, mel, final in zip(states, mels, finals, strict=True)]
+        waves = self.vocoder.append([state.vocoder for state in states], mels, finals)
+        samples = [wave.float().cpu().numpy() for wave in waves]
+        return Rendered(samples, between - started, time.perf_counter() - between)
+
+    @staticmethod
+    def _paced(state: RenderState[F, V], mel: Tensor, final: bool) -> Tensor:
+        """The mel at the request's speed."""
+        if state.schedule.whole:
+            return stretch(mel, state.speed.speed)
+        return change_speed(state.speed, mel, final)
