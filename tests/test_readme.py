@@ -24,6 +24,7 @@ DOCUMENTS = (
     *READMES,
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/cosyvoice.md",
     "recipes/hearth/README.md",
     "src/fireside/hearth/MODEL_CARD.md",
 )

@@ -27,7 +27,7 @@ def make_voice(name: str, **card: object) -> Voice:
 def registry(tmp_path: Path) -> VoiceRegistry:
     for name in ("anna", "bo"):
         write_voice(tmp_path / "bundled", make_voice(name))
-    return VoiceRegistry(tmp_path / "bundled", tmp_path / "user", default="anna", model="tiny")
+    return VoiceRegistry(tmp_path / "bundled", tmp_path / "user", default="anna", model="tiny", token_mel_ratio=2)
 
 
 def test_written_is_read(tmp_path: Path) -> None:
@@ -145,3 +145,29 @@ def test_a_folder_that_cannot_be_written(registry: VoiceRegistry, tmp_path: Path
     registry.user.write_text("a file where the folder should be")
     with pytest.raises(VoiceError, match="cannot be written"):
         registry.add(make_voice("mine"))
+
+
+def test_voices_of_a_model_without_a_ratio(registry: VoiceRegistry) -> None:
+    """CosyVoice 1's prompts have as many mel frames as their audio, whatever their tokens."""
+    free = VoiceRegistry(registry.bundled, registry.user, default="anna", model="tiny")
+    free.add(replace(make_voice("odd"), prompt_mel=np.zeros((17, 80), np.float32)))
+    assert len(free.get("odd").prompt_mel) == 17
+    with pytest.raises(VoiceError, match="does not fit the model tiny"):
+        registry.get("odd")
+
+
+def test_voices_that_come_with_the_model(tmp_path: Path) -> None:
+    """As from spk2info.pt: the first one is the default, and none can be replaced."""
+    given = {"zoe": make_voice("zoe"), "anna": make_voice("anna")}
+    registry = VoiceRegistry(given, tmp_path, default="default", model="tiny", token_mel_ratio=2)
+    assert [card.name for card in registry.cards()] == ["default", "anna", "zoe"]
+    assert registry.get().name == "zoe"
+    assert registry.get("anna").card.bundled
+    with pytest.raises(VoiceError, match="choose another name"):
+        registry.add(make_voice("anna"))
+    registry.add(replace(make_voice("me"), prompt_mel=np.full((20, 80), 1 / 3, np.float32)))
+    assert (registry.get("me").prompt_mel == np.float32(1 / 3)).all(), "to the last digit"
+    empty = VoiceRegistry({}, tmp_path / "none", default="default", model="tiny")
+    assert empty.cards() == []
+    with pytest.raises(VoiceError, match="no voice of its own"):
+        empty.get()

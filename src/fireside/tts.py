@@ -398,6 +398,7 @@ def load(
     default), 'ttsfrd', 'none', or a function of text and language. Raises ModelError, ConfigError or UsageError."""
     import torch
 
+    from fireside.models.config import RegulatedFlowConfig
     from fireside.models.official import OfficialFolder, open_folder
     from fireside.spk2info import voices_of
 
@@ -409,5 +410,6 @@ def load(
     bundled: Path | dict[str, Voice] = model.path / "voices"
     if isinstance(model, OfficialFolder):
         bundled = voices_of(model.speakers, config.name, config.mel.n_mels)
-    registry = VoiceRegistry(bundled, data_dir() / "voices", config.default_voice, config.name)
+    ratio = None if isinstance(config.flow, RegulatedFlowConfig) else config.flow.token_mel_ratio
+    registry = VoiceRegistry(bundled, data_dir() / "voices", config.default_voice, config.name, ratio)
     return Fireside(model, registry, "int8" if precision == "int8" else "float", normaliser)

@@ -167,11 +167,20 @@ def check_name(name: str) -> str:
 class VoiceRegistry:
     """The voices of a model and the user's own for that model; `default` is always among them if there are any.
 
-    bundled: the model's voices, a folder of them or the voices themselves by name.
+    bundled: the model's voices, a folder of them or the voices themselves by name. token_mel_ratio: mel frames of a
+    prompt's token; None where a model knows no such ratio (CosyVoice 1).
     """
 
-    def __init__(self, bundled: Path | Mapping[str, Voice], user: Path, default: str, model: str) -> None:
+    def __init__(
+        self,
+        bundled: Path | Mapping[str, Voice],
+        user: Path,
+        default: str,
+        model: str,
+        token_mel_ratio: int | None = None,
+    ) -> None:
         self.bundled = bundled
+        self._ratio = token_mel_ratio
         self.user = user
         self.model = model
         if default == DEFAULT and isinstance(bundled, Mapping):
@@ -195,6 +204,15 @@ class VoiceRegistry:
 
     def get(self, name: str | None = None) -> Voice:
         """A voice by its name; None is `default`. Raises VoiceError that lists near names."""
+        voice = self._find(name)
+        if self._ratio is not None and len(voice.prompt_mel) != self._ratio * len(voice.prompt_tokens):
+            raise VoiceError(
+                f"The voice '{voice.name}' does not fit the model {self.model}: its prompt has "
+                f"{len(voice.prompt_mel)} mel frames for {len(voice.prompt_tokens)} tokens. Make it again."
+            )
+        return voice
+
+    def _find(self, name: str | None) -> Voice:
         wanted = name or DEFAULT
         if wanted == DEFAULT:
             wanted = self.default

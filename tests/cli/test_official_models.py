@@ -67,6 +67,21 @@ def test_an_instruction_and_text_that_is_still_being_written(run, prompt: Path, 
     assert soundfile.info(io.BytesIO(live.stdout_bytes)).samplerate == 24000
 
 
+def test_a_model_without_voices(official_model, tmp_path: Path, home: Path) -> None:
+    folder = tmp_path / "CosyVoice2-0.5B"
+    folder.mkdir()
+    for file in official_model(2).iterdir():
+        if file.name != "spk2info.pt":
+            (folder / file.name).symlink_to(file)
+    listed = CliRunner().invoke(app, ["voices", "--model", str(folder)])
+    assert listed.exit_code == 0
+    assert listed.stdout == ""
+    assert "voices add NAME" in listed.stderr
+    asked = CliRunner().invoke(app, ["say", "a", "--model", str(folder)])
+    assert asked.exit_code == 5
+    assert "give it a recording" in asked.stderr
+
+
 def test_what_is_not_there(run) -> None:
     assert "cannot follow instructions" in run(1, "say", "a", "--instruct", "be glad", *PLAIN, code=2).stderr
     assert "whole text" in run(1, "say", "--live", *PLAIN, input="a", code=2).stderr

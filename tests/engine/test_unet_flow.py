@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from flow_cases import load_flow
 from test_flow import largest_error, one_shot, request, stream
 from unet_cases import load_upsampling, small_upsampling_flow
 
+from fireside.engine.flow import IncrementalFlow
 from fireside.engine.unet_flow import IncrementalUNetFlow
 
 TOLERANCE = 1e-4
@@ -142,6 +144,26 @@ def test_half_precision_stays_close_and_finite():
     mel = torch.cat(stream(engine, engine.start(*case[:3]), case[3], [11]), 1)
     assert mel.dtype == torch.float32
     assert (mel - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "load", "engine"),
+    [
+        ("v2_flow_inference", load_upsampling, IncrementalUNetFlow),
+        ("v3_flow_inference", load_flow, IncrementalFlow),
+    ],
+)
+def test_golden_streams_whose_past_is_kept_in_bfloat16(golden_case, name, load, engine):
+    """Half the memory, and still within 40 dB of the original's float32 mel under the chunk mask."""
+    case = golden_case(name)
+    x = case.inputs
+    flow = load(case.config["ctor"], case.weights).requires_grad_(False)
+    incremental = engine(flow, storage=torch.bfloat16)
+    assert 2 * incremental.bytes_per_frame == engine(flow).bytes_per_frame
+    state = incremental.start(x["prompt_token"][0], x["prompt_feat"][0].T, x["embedding"][0])
+    mel = torch.cat(stream(incremental, state, x["token"][0], [20, 33]), 1)
+    exact = case.outputs["mel_s1f1"][0]
+    assert 10 * torch.log10(exact.square().sum() / (mel - exact).square().sum()) >= 40
 
 
 def test_golden_streamed_mels(golden_case):

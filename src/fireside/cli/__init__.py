@@ -1,6 +1,6 @@
 """The command line:
 
-`fireside say`, `clone`, `convert`, `voices`. Light to import: models load inside commands.
+`fireside say`, `clone`, `convert`, `voices`, `model`. Light to import: models load inside commands.
 """
 
 from __future__ import annotations

@@ -40,8 +40,11 @@ def list_voices(context: typer.Context, model: options.Model = None, debug: opti
 
 
 def _print_list(model: str | None) -> None:
-    cards = options.open_model(model, None).voices
-    width = max(len(card.name) for card in cards)
+    tts = options.open_model(model, None)
+    cards = tts.voices
+    if not cards:
+        note(f"The model {tts.name} has no voice of its own; fireside voices add NAME --prompt FILE makes one.")
+    width = max((len(card.name) for card in cards), default=0)
     for card in cards:
         owner = "bundled" if card.bundled else "yours"
         print(f"{card.name:<{width}}  {card.language or '?':<4}  {owner:<7}  {card.description}".rstrip())

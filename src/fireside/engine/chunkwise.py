@@ -86,7 +86,8 @@ class FlowState:
     def nbytes(self) -> int:
         """Bytes this state holds on its own, without the segments it shares with its origin."""
         encoded = 0 if self.encoded is None else self.encoded.nbytes
-        return encoded + sum(part.nbytes for part in (*self.tails, *self.segments[self.shared :]))
+        segments = sum(segment.nbytes for segment in self.segments[self.shared :])
+        return encoded + segments + sum(tail.nbytes for tail in self.tails)
 
 
 @dataclass
@@ -254,8 +255,8 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         chunk = self.config.chunk_frames
         own = state.segments[state.shared :]
         if not own or own[-1].capacity - own[-1].length < frames:
-            # A prompt's segments are filled to the brim, since its forks go on in segments of their own.
-            in_prompt = state.frames < state.prompt.shape[1]
+            # A voice's segments are filled to the brim, since its forks go on in segments of their own.
+            in_prompt = not state.shared and state.frames < state.prompt.shape[1]
             chunks = min(LAST_SEGMENT, FIRST_SEGMENT << len(own), SEGMENT_BYTES // (chunk * self.bytes_per_frame))
             room = 0 if in_prompt else chunk * chunks
             state.segments.append(self._segment(max(frames, room)))

@@ -147,8 +147,6 @@ class Decoder(ABC):
         return self._masks[banned]
 
 
-def shared_rows(weight_bytes: int, slots: int, dtype: torch.dtype) -> int:
-    """How many rows a product has best: four where they cost hardly more than one, and several can come."""
-    if weight_bytes < SMALL or (slots == 1 and dtype == torch.float32):
-        return 1
-    return 4
+def shared_rows(weight_bytes: int, slots: int) -> int:
+    """How many rows a product has best: four where reading the weights is what costs, and several can come."""
+    return 1 if weight_bytes < SMALL or slots == 1 else 4

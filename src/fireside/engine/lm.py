@@ -63,7 +63,7 @@ class LMDecoder(Decoder):
         self.speech_table = lm.speech_table().detach()
         self.norm = stack.norm.weight.detach().float()
         self.layers = [_Layer(layer, dtype, weights) for layer in stack.layers if isinstance(layer, DecoderLayer)]
-        rows = rows or shared_rows(sum(layer.nbytes for layer in self.layers), slots, dtype)
+        rows = rows or shared_rows(sum(layer.nbytes for layer in self.layers), slots)
         shape = (len(self.layers), 2, slots, self.kv_heads, max_len, self.head_dim)
         cache = torch.empty(shape, dtype=dtype, device=self.norm.device)
         super().__init__(lm.control, lm.llm_decoder, slots, max_len, rows, cache)

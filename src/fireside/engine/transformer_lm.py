@@ -64,7 +64,7 @@ class TransformerLMDecoder(Decoder):
         self.heads, self.head_dim = config.heads, config.dim // config.heads
         self.scale = self.head_dim**-0.5
         self.layers = [_Layer(block, dtype, weights) for block in lm.llm.encoders if isinstance(block, Block)]
-        rows = rows or shared_rows(sum(layer.nbytes for layer in self.layers), slots, dtype)
+        rows = rows or shared_rows(sum(layer.nbytes for layer in self.layers), slots)
         device = lm.llm_decoder.weight.device
         shape = (len(self.layers), 2, slots, self.heads, max_len, self.head_dim)
         cache = torch.empty(shape, dtype=dtype, device=device)
