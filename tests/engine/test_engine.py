@@ -18,6 +18,7 @@ import torch
 from fireside.engine.engine import Engine
 from fireside.engine.flow import IncrementalFlow
 from fireside.engine.noise import start_noise
+from fireside.engine.render import ChunkHops, Hop
 from fireside.errors import FiresideError, TextError, UsageError
 from fireside.models.checkpoint import ModelFolder
 from fireside.request import AudioChunk, SpeechRequest
@@ -366,3 +367,18 @@ def test_text_that_ends_after_all_was_said(engine: Engine) -> None:
         chunks += [chunk for _, chunk in engine.step() if isinstance(chunk, AudioChunk)]
     assert [chunk.final for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert chunks[-1].progress == 1.0
+
+
+def test_a_prompt_of_whole_chunks_is_completed_at_once(model: ModelFolder) -> None:
+    """Its last chunk waits for the tokens it looks ahead to and no longer; nothing else changes."""
+    flow = model.config.flow
+    chunk, ahead = flow.chunk_tokens, flow.pre_lookahead_len
+    schedule, whole = ChunkHops(chunk, ahead), 2 * chunk
+    assert schedule.wants(whole, 0, ahead - 1, False, 0) is None
+    assert schedule.wants(whole, 0, ahead, False, 0) == Hop(ahead, False, opening=True)
+    assert schedule.wants(whole, ahead, chunk, False, 0) == Hop(chunk, False)
+    assert schedule.wants(whole, 0, chunk + ahead + 1, True, 0) == Hop(chunk + ahead, False), "all tokens are there"
+    voice = tiny.make_voice("anna", seed=0, tokens=whole)
+    early = alone(model, request(1, voice=voice))
+    given = alone(model, request(1, voice=voice, text="", tokens=(tuple(early[1]),)))
+    assert given[1] == early[1]

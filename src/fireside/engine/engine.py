@@ -437,7 +437,7 @@ class Engine:
             for (state, piece, hop), tokens, wave in zip(rows, fresh, rendered.waves, strict=True):
                 state.timings = state.timings.plus(flow=rendered.flow_seconds, vocoder=rendered.vocoder_seconds)
                 state.fresh += tokens
-                state.hop += 1
+                state.hop += not hop.opening
                 self._hand_out(state, piece, wave, hop.final, step_started)
         return bool(batches)
 

@@ -61,10 +61,14 @@ class VocoderStage(Protocol[V]):
 
 @dataclass(frozen=True)
 class Hop:
-    """What a request does next: how many of its waiting tokens are rendered, and whether that is the end."""
+    """What a request does next: how many of its waiting tokens are rendered, and whether that is the end.
+
+    opening: they complete what the prompt left open, and make no sound; such a hop does not count.
+    """
 
     tokens: int
     final: bool
+    opening: bool = False
 
 
 class Schedule(Protocol):
@@ -90,6 +94,9 @@ class ChunkHops:
     released code to the letter, which waits for a whole chunk behind the one that the prompt ends in, and
     closes in a hop of its own when tokens run out exactly at a chunk's end. (Its hops grew from request to
     request, too; a request here has its own.)
+
+    A prompt that fills its last chunk still waits for the tokens that this chunk looks ahead to. They are rendered
+    as soon as they are there, so that the first sound has that chunk less to wait for.
     """
 
     chunk_tokens: int
@@ -100,13 +107,15 @@ class ChunkHops:
 
     def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int) -> Hop | None:
         """See Schedule."""
+        if taken == 0 and prompt and prompt % self.chunk_tokens == 0 and not complete:
+            return Hop(self.lookahead, False, opening=True) if waiting >= self.lookahead else None
         chunks = self.hops[min(hop, len(self.hops) - 1)]
         position = prompt + max(0, taken - self.lookahead)
         if self.as_released and taken == 0:
             position += -position % self.chunk_tokens
         end = (position // self.chunk_tokens + chunks) * self.chunk_tokens + self.lookahead
         wanted = end - prompt - taken
-        if wanted < self.lookahead + LEAST_TOKENS:  # a prompt that ends just before a chunk does
+        if wanted < LEAST_TOKENS + (0 if taken else self.lookahead):  # a prompt that ends just before a chunk does
             wanted += self.chunk_tokens
         if complete and (waiting < wanted or (waiting == wanted and not self.as_released)):
             return Hop(waiting, True)

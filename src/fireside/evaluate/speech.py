@@ -58,9 +58,9 @@ def texts(store: FeatureStore, lang: str, count: int) -> list[Row]:
 
 
 def sentences(tts: Any, store: FeatureStore, out: Path, lang: str, count: int) -> None:
-    """Named voices of the language read `count` sentences."""
+    """Named voices of the language read `count` sentences; Mandarin ones those with English in them."""
     listener = Listener(out, lang)
-    names = [v.name for v in tts.voices if v.name != "default" and (lang == "mix" or v.language == lang)]
+    names = [v.name for v in tts.voices if v.name != "default" and v.language == ("en" if lang == "en" else "zh")]
     for i, row in enumerate(tqdm(texts(store, lang, count), desc=lang)):
         listener.add(tts.say(row["text"], voice=names[i % len(names)], seed=i), row["text"], lang)
     listener.close()
