@@ -177,8 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="kokoro.onnx")
     parser.add_argument("--voices", type=Path, required=True, help="folder of voice files (*.bin)")
-    for lang in ("zh", "en", "mix"):
-        parser.add_argument(f"--{lang}", type=Path, nargs="+", default=[], help=f"texts, a sentence a line ({lang})")
+    parser.add_argument("--zh", type=Path, nargs="+", default=[], help="Mandarin texts, a sentence a line")
+    parser.add_argument("--en", type=Path, nargs="+", default=[], help="English texts")
+    parser.add_argument("--mix", type=Path, nargs="+", default=[], help="Mandarin texts with English in them")
     parser.add_argument("--again", type=Path, help="corpus whose sentences are spoken again")
     parser.add_argument("--out", type=Path, required=True, help="folder of shards to add to")
     parser.add_argument("--name", default="x", help="start of the shards' and utterances' names")
