@@ -65,14 +65,14 @@ class CosyVoice:
 
     def _load(self, model_dir: str | PathLike[str], normaliser: Choice, **unused: bool) -> None:
         folder = _folder(model_dir)
-        kind = open_folder(folder).config.frontend
+        self._tts = load(folder, normaliser=normaliser)
+        kind = self._tts.model.config.frontend
         if kind != self.kind:
             raise ModelError(f"{folder} is not for {type(self).__name__}: {_advice(kind)}.")
         asked = [name for name, value in unused.items() if value]
         if asked:
             _log.warning("%s has no effect: Fireside computes without it.", ", ".join(asked))
         self.model_dir = str(folder)
-        self._tts = load(folder, normaliser=normaliser)
         self._added: dict[str, Voice] = {}
 
     @property

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fireside.engine.decoder import Decoded, Decoder, Handle, shared_rows
+from fireside.engine.decoder import Decoder, Handle, shared_rows
 from fireside.engine.products import Product, Weights
 from fireside.models.lm import LM
 from fireside.models.qwen2 import DecoderLayer, rotary_table
-
-__all__ = ["Decoded", "Handle", "LMDecoder"]
 
 
 class _Layer:

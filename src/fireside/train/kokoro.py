@@ -39,12 +39,11 @@ SHORTEST = 9  # characters of a sentence worth speaking again
 _RUNS = re.compile(r"[\u4e00-\u9fff，。？！、：；…—]+|[^\u4e00-\u9fff，。？！、：；…—]+")
 
 
-def phonemizers() -> dict[str, Callable[[str], str]]:
-    """The teacher's way from text to IPA, by language."""
-    from kokoro_onnx.tokenizer import Tokenizer
+def phonemizers(espeak: Any) -> dict[str, Callable[[str], str]]:
+    """The teacher's way from text to IPA, by language. espeak: kokoro_onnx's `Tokenizer`."""
     from misaki import zh
 
-    espeak, mandarin = Tokenizer(), zh.ZHG2P()
+    mandarin = zh.ZHG2P()
 
     def english(text: str) -> str:
         return espeak.phonemize(text, "en-us").strip()
@@ -138,7 +137,8 @@ def make(
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(model), options)
     voices = {file.stem: np.fromfile(file, "<f4").reshape(-1, STYLE_DIM) for file in sorted(voices_dir.glob("*.bin"))}
-    vocabulary, ipa_of = Tokenizer().vocab, phonemizers()
+    espeak = Tokenizer()
+    vocabulary, ipa_of = espeak.vocab, phonemizers(espeak)
     out.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)
     rows: list[dict[str, Any]] = []
