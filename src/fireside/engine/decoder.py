@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,26 +42,45 @@ class Handle:
 Decoded = int | tuple[int, ...] | Event | FiresideError
 
 
+class Weighted(Protocol):
+    """Weights of a layer."""
+
+    @property
+    def nbytes(self) -> int:
+        """What a step reads of them, in bytes."""
+
+
 class Decoder(ABC):
     """Decodes up to `slots` requests of up to `max_len` positions each (text, control ids and speech together).
 
-    rows: how many rows a shared matrix product has; 1 for small models, more where reading the weights is what
-    costs. head: hidden state to scores; cache: [layers, 2, slots, heads, max_len, head_dim], not zeroed, so that what
-    no request reaches never becomes resident memory.
+    head: hidden state to scores; layers: the joined weights of each; heads, head_dim: of keys and values; rows: how
+    many rows a shared matrix product has, None for 1 in small models and more where reading the weights is what costs;
+    dtype: what products and the cache are computed and kept in.
     """
 
     def __init__(
-        self, control: ControlIds, head: nn.Linear, slots: int, max_len: int, rows: int, cache: Tensor
+        self,
+        control: ControlIds,
+        head: nn.Linear,
+        layers: Sequence[Weighted],
+        heads: int,
+        head_dim: int,
+        slots: int,
+        max_len: int,
+        rows: int | None,
+        dtype: torch.dtype,
     ) -> None:
         self.control = control
         # In float32 whatever the rest is in: likely ids lie close together, and it is small.
         self.head = head.weight.detach().float()
         self.head_bias = None if head.bias is None else head.bias.detach().float()
         self.max_len = max_len
-        self.rows = rows
-        self.cache = cache
-        self.device = cache.device
-        self.dtype = cache.dtype
+        self.rows = rows or shared_rows(sum(layer.nbytes for layer in layers), slots)
+        self.device = head.weight.device
+        self.dtype = dtype
+        # Not zeroed: what no request reaches never becomes resident memory.
+        shape = (len(layers), 2, slots, heads, max_len, head_dim)
+        self.cache = torch.empty(shape, dtype=dtype, device=self.device)
         self._free = list(range(slots))
         self._handles: dict[Handle, None] = {}
         self._masks: dict[Ranges, Tensor] = {}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fireside.engine.decoder import Decoder, Handle, shared_rows
+from fireside.engine.decoder import Decoder, Handle
 from fireside.engine.products import Product, Weights
 from fireside.models.lm import LM
 from fireside.models.qwen2 import DecoderLayer, rotary_table
@@ -61,10 +61,8 @@ class LMDecoder(Decoder):
         self.speech_table = lm.speech_table().detach()
         self.norm = stack.norm.weight.detach().float()
         self.layers = [_Layer(layer, dtype, weights) for layer in stack.layers if isinstance(layer, DecoderLayer)]
-        rows = rows or shared_rows(sum(layer.nbytes for layer in self.layers), slots)
-        shape = (len(self.layers), 2, slots, self.kv_heads, max_len, self.head_dim)
-        cache = torch.empty(shape, dtype=dtype, device=self.norm.device)
-        super().__init__(lm.control, lm.llm_decoder, slots, max_len, rows, cache)
+        shape = (self.kv_heads, self.head_dim, slots, max_len)
+        super().__init__(lm.control, lm.llm_decoder, self.layers, *shape, rows, dtype)
         cos, sin = rotary_table(max_len, self.head_dim, config.rope_theta)
         self.cos = torch.cat([cos, cos], -1).to(self.device)[:, None]
         self.sin = torch.cat([-sin, sin], -1).to(self.device)[:, None]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fireside.engine.decoder import Decoder, Handle, shared_rows
+from fireside.engine.decoder import Decoder, Handle
 from fireside.engine.products import Product, Weights
 from fireside.models.conformer import BLOCK_EPS, Block, align, sinusoids
 from fireside.models.transformer_lm import TransformerLM
@@ -64,12 +64,9 @@ class TransformerLMDecoder(Decoder):
         self.heads, self.head_dim = config.heads, config.dim // config.heads
         self.scale = self.head_dim**-0.5
         self.layers = [_Layer(block, dtype, weights) for block in lm.llm.encoders if isinstance(block, Block)]
-        rows = rows or shared_rows(sum(layer.nbytes for layer in self.layers), slots)
-        device = lm.llm_decoder.weight.device
-        shape = (len(self.layers), 2, slots, self.heads, max_len, self.head_dim)
-        cache = torch.empty(shape, dtype=dtype, device=device)
-        super().__init__(lm.control, lm.llm_decoder, slots, max_len, rows, cache)
-        self._past = torch.empty(len(self.layers), self.heads, 0, self.head_dim, dtype=dtype, device=device)
+        shape = (self.heads, self.head_dim, slots, max_len)
+        super().__init__(lm.control, lm.llm_decoder, self.layers, *shape, rows, dtype)
+        self._past = torch.empty(len(self.layers), self.heads, 0, self.head_dim, dtype=dtype, device=self.device)
 
     def positions(self, handle: Handle, step: Step) -> int:
         """How many positions a step takes: the first has the speaker's too."""
