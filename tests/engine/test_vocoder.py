@@ -26,6 +26,8 @@ def build(config: VocoderConfig) -> HiFT:
         for name, parameter in model.named_parameters():
             if "alpha" not in name and parameter.dim() == 1:
                 parameter.normal_(0, 0.1)
+        if config.source_gains:  # as trained: well below 1
+            model.conv_post.bias[config.istft_n_fft + 2 :] -= 3
         classifier = model.f0_predictor.classifier  # centre its output on 0 Hz, spread it by 40 Hz
         classifier.bias.fill_(1000.0)
         outputs = model.predict_f0(mel_of(60, model)[None])

@@ -189,6 +189,29 @@ def test_no_seed_means_no_noise_and_no_random_phase():
     assert small(2).start_phase(4) is None
 
 
+def test_shared_noise_is_one_channel_for_all_harmonics():
+    model = small(3, source_noise="shared")
+    noise = model.make_noise(4, 0, 40000)
+    assert noise.shape == (1, 40000, 1)
+    assert abs(float(noise.std()) - 1) < 0.02  # normal, not uniform
+    assert torch.isfinite(run(model)).all()
+
+
+def test_gains_let_the_sources_spectrum_through():
+    model = small(3, source_gains=True)
+    bins = model.config.istft_n_fft // 2 + 1
+    gains = torch.linspace(-2, 1, bins)
+    with torch.no_grad():  # the network's own part silent, the gains constant
+        model.remove_weight_norm()
+        model.conv_post.weight.zero_()
+        model.conv_post.bias.copy_(torch.cat([torch.full((bins,), -100.0), torch.zeros(bins), gains]))
+        mel, source = torch.randn(1, 20, 12), torch.randn(1, 12 * model.config.hop_length)
+        spectrum = model.source_spectrum(source)
+        heard = model.decode(mel, source)
+    expected = model.waveform(spectrum * gains.exp().repeat(2)[:, None])
+    torch.testing.assert_close(heard, expected)
+
+
 def test_what_the_official_yaml_says_about_the_vocoder():
     one, two, three = (official_small(version) for version in VERSIONS)
     assert [c.hop_length for c in (one, two, three)] == [256, 480, 480]

@@ -43,8 +43,8 @@ def test_spectral_distance():
     wave, other = torch.randn(2, 4800), torch.randn(2, 4800)
     assert all(value == 0 for value in distance(wave, wave).values())
     near, far = distance(wave, 0.9 * wave), distance(wave, other)
-    assert set(near) == {"mel", "log", "linear"}
-    assert all(0 < near[name] < far[name] for name in near)
+    assert set(near) == {"mel", "log", "linear", "texture"}
+    assert all(0 < near[name] < far[name] for name in ("mel", "log", "linear"))
     assert distance(wave, other, [256])["mel"] != distance(wave, other, [512])["mel"]
 
 
@@ -76,3 +76,19 @@ def test_energy_distance_prefers_noise_to_its_average():
         assert alive[name] < frozen[name]
         assert alive[name] < tonal[name]
         torch.testing.assert_close(frozen[name], distance(first, target)[name])
+
+
+def test_texture_sees_how_rough_a_spectrum_is_and_not_where():
+    """Harmonics at other places have the same texture; half of their height has not."""
+    time = torch.arange(24000) / 24000
+
+    def voice(f0: float, floor: float) -> torch.Tensor:
+        torch.manual_seed(int(f0))
+        buzz = sum(torch.sin(2 * torch.pi * f0 * k * time) for k in range(1, 40))
+        return (0.05 * buzz + floor * torch.randn(24000))[None]
+
+    distance = SpectralDistance(24000, (2048,), (128,))
+    target = voice(200, 0.01)
+    moved, flat = distance(voice(206, 0.01), target), distance(voice(200, 0.1), target)
+    assert moved["texture"] < 0.4 * flat["texture"]
+    assert moved["log"] > 1  # which distances of bins do see

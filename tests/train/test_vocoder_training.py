@@ -26,6 +26,7 @@ TRAINING = VocoderTraining(
     energy_start=0.0,
     gan_start=0.0,
     gan_rows=1,
+    texture_weight=5.0,
     validate_every=2,
     windows=(256, 128),
     mels=(20, 10),
@@ -106,12 +107,12 @@ def test_one_step_trains_generator_and_critics(features, tmp_path):
         for name, module in (("model", trainer.model), ("critics", trainer.critics))
     }
     first = trainer.step(crops)
-    assert set(first) == {"f0", "mel", "log", "linear", "gen", "features", "rel", "norm", "critic"}
+    assert set(first) == {"f0", "mel", "log", "linear", "texture", "gen", "features", "rel", "norm", "critic"}
     assert all(torch.isfinite(v) for v in first.values())
     for name, module in (("model", trainer.model), ("critics", trainer.critics)):
         moved = [not torch.equal(a, b) for a, b in zip(before[name], module.parameters(), strict=True)]
         assert sum(moved) > 0.95 * len(moved), name
-    for _ in range(12):
+    for _ in range(80):
         last = trainer.step(crops)
     assert last["mel"] < 0.8 * first["mel"]
 

@@ -291,11 +291,17 @@ class VocoderConfig(Config):
     source_random_start: bool = Field(
         default=False, description="overtones start at random phases (CosyVoice 1), or all sines at 0"
     )
-    source_noise: Literal["uniform", "gaussian"] = Field(
-        default="uniform", description="the source's noise: CosyVoice 3's, uniform in [0, 1), or standard normal"
+    source_noise: Literal["uniform", "gaussian", "shared"] = Field(
+        default="uniform",
+        description="the source's noise: uniform in [0, 1) (CosyVoice 3), standard normal (CosyVoice 1, 2), or "
+        "standard normal and the same for all harmonics (hearth, which has many)",
     )
     istft_phase: Literal["sine", "angle"] = Field(
         default="sine", description="the spectrum's phase: sine of the network's output (official), or itself"
+    )
+    source_gains: bool = Field(
+        default=False,
+        description="add the source's own spectrum, times gains that the network gives (hearth; official: false)",
     )
 
     @model_validator(mode="after")

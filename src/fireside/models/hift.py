@@ -190,7 +190,8 @@ class HiFT(nn.Module):
             for i in range(len(rates))
             for kernel, dilations in blocks
         )
-        self.conv_post = weight_norm(_conv(config.causal, width[-1], spectrum, _CONV_POST))
+        gains = spectrum // 2 if config.source_gains else 0
+        self.conv_post = weight_norm(_conv(config.causal, width[-1], spectrum + gains, _CONV_POST))
         self.f0_predictor = F0Predictor(config.n_mels, config.f0_channels, causal=config.causal)
         self.stft = ShortTimeFourier(config.istft_n_fft, config.istft_hop)
         self.register_load_state_dict_pre_hook(_adapt_hook)
@@ -272,10 +273,14 @@ class HiFT(nn.Module):
             x = mixed / count
         x = self.conv_post(F.leaky_relu(x), tails)  # the default slope here is the original's
         with torch.autocast(x.device.type, enabled=False):  # exp, sin and the inverse STFT need float32
-            loudness, phase = x.float().chunk(2, dim=1)
-            loudness = torch.exp(loudness.clamp(max=_LOUDEST))  # clamped first: exp must not overflow in training
+            # Clamped first: exp must not overflow in training.
+            loudness, phase, *gains = x.float().split(self.config.istft_n_fft // 2 + 1, dim=1)
+            loudness = torch.exp(loudness.clamp(max=_LOUDEST))
             angle = torch.sin(phase) if self.config.istft_phase == "sine" else phase
-            return torch.cat([loudness * torch.cos(angle), loudness * torch.sin(angle)], dim=1)
+            spectrum = torch.cat([loudness * torch.cos(angle), loudness * torch.sin(angle)], dim=1)
+            if gains:  # harmonics stand where the source has them, without being learned
+                spectrum = torch.addcmul(spectrum, torch.exp(gains[0].clamp(max=_LOUDEST)).repeat(1, 2, 1), source)
+            return spectrum
 
     def source_spectrum(self, source: Tensor) -> Tensor:
         """Centred STFT of a whole source `[batch, samples]`, edges reflected."""
@@ -307,12 +312,12 @@ class HiFT(nn.Module):
         return self.waveform(self.spectrum(mel, spectrum))[:, : -self.config.hop_length]
 
     def make_noise(self, seed: int | None, start: int, length: int, device: torch.device | str = "cpu") -> Tensor:
-        """The source's noise of samples `start .. start + length`: `[1, length, harmonics]`; None: zeros."""
-        harmonics = self.m_source.harmonics
+        """The source's noise of samples `start .. start + length`: `[1, length, harmonics or 1]`; None: zeros."""
+        channels = self.m_source.noise_channels
         if seed is None:
-            return torch.zeros(1, length, harmonics, device=device)
-        make = gaussian_noise if self.config.source_noise == "gaussian" else uniform_noise
-        return make(seed, start, length, harmonics, device)[None]
+            return torch.zeros(1, length, channels, device=device)
+        make = uniform_noise if self.config.source_noise == "uniform" else gaussian_noise
+        return make(seed, start, length, channels, device)[None]
 
     def start_phase(self, seed: int | None, device: torch.device | str = "cpu") -> Tensor | None:
         """Where the sines start, in cycles: float64 `[1, harmonics]`, or None for 0."""
@@ -332,7 +337,7 @@ class HiFT(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Waveform `[batch, samples]`, f0 `[batch, frames]` and source `[batch, samples]` of a whole mel.
 
-        mel: `[batch, n_mels, frames]`. noise: `[batch or 1, samples, harmonics]`, and phase: float64 `[batch
+        mel: `[batch, n_mels, frames]`. noise: `[batch or 1, samples, harmonics or 1]`, and phase: float64 `[batch
         or 1, harmonics]` in cycles, where the sines start; None makes them from `seed`, and a seed of None
         makes none. cache_source: `[batch, n]`, replaces the first n samples of the source.
         """

@@ -67,6 +67,7 @@ class HarmonicSource(nn.Module):
         super().__init__()
         self.config = config
         self.harmonics = config.nb_harmonics + 1
+        self.noise_channels = 1 if config.source_noise == "shared" else self.harmonics
         self.frame_length = config.hop_length
         self.l_linear = nn.Linear(self.harmonics, 1)
 
@@ -126,7 +127,7 @@ class HarmonicSource(nn.Module):
     def forward(self, f0: Tensor, noise: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Excitation `[batch, frames * frame_length]` and the phase after it.
 
-        noise: `[batch or 1, frames * frame_length, harmonics]`; see `uniform_noise`, `gaussian_noise`.
+        noise: `[batch or 1, frames * frame_length, noise_channels]`; see `uniform_noise`, `gaussian_noise`.
         """
         config = self.config
         with torch.no_grad():

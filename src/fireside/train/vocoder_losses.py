@@ -51,6 +51,9 @@ def relativistic_loss(first: list[Tensor], second: list[Tensor], tau: float = 0.
 
 _HARMONICS_END = 4000.0  # Hz: above it voiced speech is mostly noise too
 _FLOOR = 1e-3  # magnitudes below it are silence: their logarithm is mostly rounding
+_TEXTURE_BANDS = 24
+_TEXTURE_LAGS = (1, 4)  # bins
+_FILTERS, _FILTER_SIZE = 16, 5
 
 
 class SpectralDistance(nn.Module):
@@ -64,7 +67,14 @@ class SpectralDistance(nn.Module):
     distance, (d(wave, target) + d(second, target) - d(wave, second)) / 2 (Gritsenko et al. 2020,
     arXiv:2008.01160): least when the renderings differ from each other as much as from the recording. Plain
     distances are least for one rendering in the middle of all possible ones: noise turned into tones.
+
+    Distances of single bins also shrink what is hard to place, as harmonics at 2 to 8 kHz: half as loud costs less
+    than as loud at the wrong place. `texture` compares how much a spectrogram changes from bin to bin and frame to
+    frame, not where: in single bins by differences, in mel bands by the loudness of random filters' outputs, which
+    tell textures apart as well as learnt ones do (Ustyuzhaninov et al. 2016, arXiv:1606.00021).
     """
+
+    filters: Tensor
 
     def __init__(self, sample_rate: int, windows: tuple[int, ...], mels: tuple[int, ...]) -> None:
         super().__init__()
@@ -73,6 +83,10 @@ class SpectralDistance(nn.Module):
             self.register_buffer(f"window_{window}", torch.hann_window(window), persistent=False)
             bank = slaney_filterbank(sample_rate, window, count, 0.0, None)
             self.register_buffer(f"bank_{window}", torch.tensor(bank).float(), persistent=False)
+        shape = (_FILTERS, 1, _FILTER_SIZE, _FILTER_SIZE)
+        filters = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        filters = F.normalize((filters - filters.mean((2, 3), keepdim=True)).flatten(1)).view(shape)
+        self.register_buffer("filters", filters, persistent=False)
 
     def forward(
         self,
@@ -82,13 +96,13 @@ class SpectralDistance(nn.Module):
         second: Tensor | None = None,
         voiced: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Mean `mel`, `log` (both in natural log) and `linear` distance; waveforms `[batch, samples]`.
+        """Mean `mel`, `log`, `texture` (in natural log) and `linear` distance; waveforms `[batch, samples]`.
 
         windows: which of the module's to use, all when None. voiced: 1 in voiced frames `[batch, frames]`;
         there, below 4 kHz, the renderings are not asked to differ: the speaker's harmonics are no noise.
         """
         waves = [wave, target] if second is None else [wave, target, second]
-        totals: dict[str, list[Tensor]] = {"mel": [], "log": [], "linear": []}
+        totals: dict[str, list[Tensor]] = {"mel": [], "log": [], "linear": [], "texture": []}
         with torch.autocast(wave.device.type, enabled=False):
             stacked = torch.cat(waves).float()
             for size in windows or self.windows:
@@ -101,13 +115,35 @@ class SpectralDistance(nn.Module):
                     free = _free_frames(voiced, size, wave.shape[-1], magnitude.shape[-1])
                 centres = torch.linspace(0, self.sample_rate / 2, magnitude.shape[1])
                 bands = (bank @ centres) / bank.sum(1).clamp(min=1e-9)
+                logarithm = magnitude.clamp(min=_FLOOR).log()
+                mel = (bank @ magnitude).clamp(min=1e-5).log()
+                for texture in (_changes(logarithm), _loudness(mel, self.filters)):
+                    ours, theirs, *more = texture.chunk(len(waves))
+                    totals["texture"] += [(each - theirs).abs().mean() for each in (ours, *more)]
                 for name, features, hertz in (
-                    ("mel", (bank @ magnitude).clamp(min=1e-5).log(), bands),
-                    ("log", magnitude.clamp(min=_FLOOR).log(), centres),
+                    ("mel", mel, bands),
+                    ("log", logarithm, centres),
                     ("linear", magnitude / scale, centres),
                 ):
                     totals[name].append(_distance(features, len(waves), free, hertz > _HARMONICS_END))
         return {name: torch.stack(values).mean() for name, values in totals.items()}
+
+
+def _changes(logarithm: Tensor) -> Tensor:
+    """Mean changes of a log spectrogram `[batch, bins, frames]` from bin to bin and frame to frame.
+
+    `[batch, kinds, _TEXTURE_BANDS]`.
+    """
+    changes = [F.pad((logarithm[:, lag:] - logarithm[:, :-lag]).abs().mean(2), (0, lag)) for lag in _TEXTURE_LAGS]
+    changes.append((logarithm[..., 1:] - logarithm[..., :-1]).abs().mean(2))
+    return F.adaptive_avg_pool1d(torch.stack(changes, dim=1), _TEXTURE_BANDS)
+
+
+def _loudness(mel: Tensor, filters: Tensor) -> Tensor:
+    """Mean magnitude of what filters make of a log mel `[batch, bands, frames]`: `[batch, filters, at most
+    _TEXTURE_BANDS]`."""
+    mixed = F.conv2d(mel[:, None], filters).abs().mean(3)
+    return F.adaptive_avg_pool1d(mixed, min(mixed.shape[2], _TEXTURE_BANDS))
 
 
 def _free_frames(voiced: Tensor, window: int, samples: int, frames: int) -> Tensor:
