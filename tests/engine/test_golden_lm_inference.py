@@ -93,7 +93,7 @@ def encoder_outputs(case) -> dict[str, torch.Tensor]:
 def cache_after(case, calls: int) -> torch.Tensor:
     """Keys and values beside each other, [layers, heads, positions, 2 * head_dim], as the original keeps them."""
     part = Run(case, "greedy", "first_only", steps=calls)
-    return part.decoder.cache[:, :, part.handle.slot, :, : part.handle.length].unbind(1)
+    return part.decoder.cache[:, part.handle.slot, :, :, : part.handle.length].unbind(1)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -10,6 +10,7 @@ import torch
 from lm_cases import Recorder, run, tiny_lm
 
 from fireside.engine.lm import LMDecoder
+from fireside.engine.products import halves
 from fireside.engine.sampling import RepetitionAware, greedy, nucleus
 from fireside.errors import ModelError, TextError
 from fireside.models.config import LMConfig, SamplingConfig
@@ -40,6 +41,15 @@ def machine(lm, seed: int) -> BlockMachine:
         made.push(ids(50, 3))
     made.end()
     return made
+
+
+def exact_in_half(lm: LM) -> LM:
+    """The model with weights that lose nothing in half precision, so that any number of rows share its products."""
+    lm.half().float()
+    if not halves([]):
+        pytest.skip("this processor has no product with weights in half precision")
+    assert LMDecoder(lm, slots=1, max_len=8).any_rows
+    return lm
 
 
 def sampler(seed: int) -> RepetitionAware:
@@ -76,9 +86,9 @@ class Watched:
         return self.inner.accept(token)
 
 
-@pytest.mark.parametrize(("rows", "changes"), [(1, {}), (4, {}), (4, SEPARATE)])
+@pytest.mark.parametrize(("rows", "changes"), [(1, {}), (4, {}), (4, SEPARATE), (None, {}), (None, SEPARATE)])
 def test_the_cache_agrees_with_the_full_forward(rows, changes):
-    lm = tiny_lm(**changes)
+    lm = exact_in_half(tiny_lm(**changes)) if rows is None else tiny_lm(**changes)
     decoder = LMDecoder(lm, slots=1, max_len=256, rows=rows)
     for seed in range(3):
         watched, recorder = Watched(machine(lm, seed)), Recorder(sampler(seed))
@@ -92,10 +102,12 @@ def test_the_cache_agrees_with_the_full_forward(rows, changes):
         torch.testing.assert_close(torch.stack(recorder.scores), expected, atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("rows", [1, 4, None])
 def test_a_request_says_the_same_alone_and_among_others(rows):
     """Exact: the ids, and every score on the way. The others come and go, in other slots, at other times."""
     lm = tiny_lm(hidden_size=128, intermediate_size=200)
+    if rows is None:
+        exact_in_half(lm)
     alone = {}
     for seed in range(8):
         recorder = Recorder(sampler(seed))
@@ -161,6 +173,108 @@ def test_a_request_that_outgrows_the_context_gets_a_clear_error_and_no_one_else_
     assert "64 positions" in str(errors[long])
     assert grows.length == 64
     assert len(fine.machine.history) == 30
+
+
+def test_a_request_that_fails_ends_alone():
+    """Whether its sampler fails, its machine, or the products that it shares with others."""
+    lm = tiny_lm()
+
+    class Fails(PlainMachine):
+        def accept(self, token: int):
+            raise ArithmeticError("machine")
+
+    def bad_sampler(scores, history):
+        raise ArithmeticError("sampler")
+
+    class Shares(LMDecoder):
+        def _advance(self, handles, ids):
+            if shared in handles:
+                raise ArithmeticError("product")
+            return super()._advance(handles, ids)
+
+    decoder = Shares(lm, slots=5, max_len=64, rows=4)
+    plain = {"text": [1] * 4, "min_tokens": 9, "max_tokens": 9}
+    sampled = decoder.admit(PlainMachine(lm.control, **plain), bad_sampler)
+    walked = decoder.admit(Fails(lm.control, **plain), greedy)
+    shared = decoder.admit(PlainMachine(lm.control, **plain), greedy)
+    fine = [decoder.admit(PlainMachine(lm.control, **plain), greedy) for _ in range(2)]
+    errors = {}
+    for _ in range(9):
+        for handle, item in decoder.step():
+            if isinstance(item, Exception):
+                errors[handle] = str(item)
+                decoder.release(handle)
+    assert errors == {sampled: "sampler", walked: "machine", shared: "product"}
+    alone = run(LMDecoder(lm, slots=1, max_len=64, rows=4), PlainMachine(lm.control, **plain), greedy)
+    assert all(handle.machine.history == alone for handle in fine)
+
+
+def test_only_the_requests_that_are_asked_for_move_on():
+    lm = tiny_lm()
+    decoder = LMDecoder(lm, slots=3, max_len=64)
+    first, second, third = (
+        decoder.admit(PlainMachine(lm.control, [1], min_tokens=3, max_tokens=3), greedy) for _ in range(3)
+    )
+    assert [handle for handle, _ in decoder.step({third, first})] == [first, third]
+    assert [handle for handle, _ in decoder.step([])] == []
+    assert [handle for handle, _ in decoder.step()] == [first, second, third]
+    assert [len(handle.machine.history) for handle in (first, second, third)] == [2, 1, 2]
+
+
+PROMPT = {"prompt_blocks": [[1] * 5, [2] * 5, [3] * 5], "prompt_speech": [[4] * 9, [5] * 9, [6] * 9]}
+
+
+def voiced(lm: LM, text: list[int], prompt: dict = PROMPT) -> BlockMachine:
+    made = BlockMachine(lm.control, 1, [7, 8], **prompt)
+    made.push(text)
+    made.end()
+    return made
+
+
+def test_what_a_voice_begins_with_is_computed_once():
+    """And makes no difference: with it, without it, and in another slot every score is the same."""
+    lm = tiny_lm()
+    decoder = LMDecoder(lm, slots=2, max_len=256)
+    texts = ([9, 10], [11, 12, 13], [9, 10])
+    heard = []
+    for text in texts:
+        recorder = Recorder(sampler(1))
+        run(decoder, voiced(lm, text), recorder)
+        heard.append(recorder.scores)
+        decoder.admit(voiced(lm, text), greedy)  # takes the slot, so that the next one gets the other
+        decoder.release(next(iter(decoder._handles)))
+    use = decoder.prefixes.use
+    assert (use.hits, use.misses, use.entries) == (2, 1, 1)
+    for text, scores in zip(texts, heard, strict=True):
+        recorder = Recorder(sampler(1))
+        run(LMDecoder(lm, slots=1, max_len=256), voiced(lm, text), recorder)
+        assert all(torch.equal(a, b) for a, b in zip(recorder.scores, scores, strict=True))
+    assert use.nbytes == decoder.position_bytes * voiced(lm, [1]).next().shared
+
+
+def test_voices_do_not_share_what_they_begin_with():
+    lm = tiny_lm()
+    decoder = LMDecoder(lm, slots=1, max_len=256)
+    other = {**PROMPT, "prompt_speech": [[4] * 9, [5] * 8 + [4], [6] * 9]}
+    run(decoder, voiced(lm, [9]), sampler(1))
+    recorder, fresh = Recorder(sampler(1)), Recorder(sampler(1))
+    run(decoder, voiced(lm, [9], other), recorder)
+    run(LMDecoder(lm, slots=1, max_len=256), voiced(lm, [9], other), fresh)
+    assert decoder.prefixes.use.hits == 0
+    assert all(torch.equal(a, b) for a, b in zip(recorder.scores, fresh.scores, strict=True))
+
+
+def test_a_voice_begins_with_all_that_comes_before_new_text():
+    """The last prompt block's speech is not part of it: the first new block is fed before it."""
+    lm = tiny_lm()
+    first, second = voiced(lm, [9, 10]).next(), voiced(lm, [11, 12, 13]).next()
+    same = next(i for i, (a, b) in enumerate(zip(first.feed, second.feed, strict=False)) if a != b)
+    assert first.shared == second.shared == same
+    assert BlockMachine(lm.control, 1).next() is None
+    bare = BlockMachine(lm.control, 1)
+    bare.push([1])
+    bare.end()
+    assert bare.next().shared == 0
 
 
 def test_slots_are_given_back_once():

@@ -8,7 +8,7 @@ from lm_cases import Recorder, run, tiny_lm
 from torch.nn import functional as F
 
 from fireside.engine.lm import LMDecoder
-from fireside.engine.products import PACKED_ROWS, Product, join, quantise
+from fireside.engine.products import PACKED_ROWS, Product, halves, join, quantise
 from fireside.engine.sampling import greedy
 from fireside.models.turns import PlainMachine
 
@@ -113,3 +113,43 @@ def test_a_request_in_int8_says_the_same_alone_and_among_others():
         return recorders[0].scores
 
     assert all(torch.equal(a, b) for a, b in zip(scores(1), scores(3), strict=True))
+
+
+def half_exact(*sizes: int, width: int = 64) -> list[torch.nn.Linear]:
+    """Layers whose weights lose nothing in half precision; biases are as they come."""
+    parts = linears(*sizes, width=width)
+    for part in parts:
+        part.weight.data = part.weight.data.half().float()
+    if not halves(part.weight for part in parts):
+        pytest.skip("this processor has no product with weights in half precision")
+    return parts
+
+
+@pytest.mark.parametrize("rows", [1, 7, 150])
+def test_weights_in_half_precision_lose_nothing(rows):
+    """The float32 product to rounding, from half the bytes."""
+    parts = half_exact(50, 30, width=704)
+    product = Product([part.weight for part in parts], [part.bias for part in parts], kind="half")
+    x = torch.randn(rows, 704)
+    expected = torch.cat([torch.nn.functional.linear(x.double(), p.weight.double(), p.bias.double()) for p in parts], 1)
+    torch.testing.assert_close(product(x).double(), expected, atol=1e-5, rtol=0)
+    assert product.nbytes == 2 * 80 * 704
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("out", "width"), [(512, 256), (256, 704), (929, 256), (13, 40)])
+def test_a_row_of_it_cannot_tell_how_many_there_are(out, width):
+    (part,) = half_exact(out, width=width)
+    product = Product([part.weight], [part.bias], kind="half")
+    x = torch.randn(40, width)
+    alone = torch.cat([product(row[None]) for row in x])
+    for rows in range(2, 41):
+        assert torch.equal(product(x[:rows]), alone[:rows])
+        assert torch.equal(product(x[-rows:]), alone[-rows:])
+
+
+def test_only_weights_that_lose_nothing_are_held_in_half_precision():
+    (part,) = half_exact(8)
+    assert not halves([torch.full_like(part.weight, 1 + 2**-12)])
+    assert not halves([torch.full_like(part.weight, 1e6)])
+    assert not halves([part.weight.bfloat16()])

@@ -96,6 +96,14 @@ def test_the_best_of_bad_attempts_is_taken() -> None:
     assert reader.memory == direct.memory
 
 
+def test_what_is_clear_enough_is_heard_once() -> None:
+    """The block before is heard on its own only where that can make a difference, and once for all attempts."""
+    judge = Likes(6)
+    Reader(machine(judge, tries=3), [5, 6, CONTROL.fill, 6, CONTROL.fill, 6, CONTROL.fill, 11, CONTROL.eos])
+    first, second = make_blocks(WORDS, 3, PAUSE_IDS)
+    assert [phones for _, _, phones in judge.asked] == [first, [], first, first, [*first, *second], first]
+
+
 def test_the_last_block_too() -> None:
     """Also there an earlier attempt can be the best."""
     draws = [5, CONTROL.fill, 7, 6, CONTROL.eos, 6, 6, 6, CONTROL.eos]

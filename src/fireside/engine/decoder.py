@@ -2,27 +2,41 @@
 
 A request takes a slot of the cache when it is admitted and gives it back when it is released; requests join
 and leave at every step. What a request says is bitwise the same alone and among others: a row's own text is
-fed in products of its own, its attention reads its own keys, and the products that rows share always have
-the same number of rows, because a matrix product may round differently for another number of rows.
+fed in products of its own, its attention reads its own keys, and what is computed of several rows at once is
+computed so that no row can tell how many there are. A matrix product may round differently for another number
+of rows; where it may, the products that rows share always have the same number of them (see `Decoder.rows`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from fireside.cache import Bounded
+from fireside.engine.products import Product, halves
 from fireside.engine.sampling import Sampler
-from fireside.errors import FiresideError, TextError
+from fireside.errors import TextError
 from fireside.models.layout import ControlIds
 from fireside.models.turns import Event, Machine, Ranges, Step
 
 SMALL = 64 * 2**20
-"""Below so many bytes of weights (they stay in the processor's cache), rows are fastest one by one."""
+"""Below so many bytes of weights (they stay in the processor's cache), rows are fastest one by one, unless any
+number of them can share a product."""
+
+MANY = 16
+"""Most rows of a product that any number can share: more gain little, and operations on more elements may be split
+among threads in the midst of a row."""
+
+PREFIX_BYTES = 2**26
+"""Most bytes of beginnings that are kept."""
+
+LEAST_PREFIX = 16
+"""Shorter beginnings are not worth a pass of their own."""
 
 
 @dataclass(eq=False)
@@ -39,7 +53,7 @@ class Handle:
     length: int = 0
 
 
-Decoded = int | tuple[int, ...] | Event | FiresideError
+Decoded = int | tuple[int, ...] | Event | Exception
 
 
 class Weighted(Protocol):
@@ -54,8 +68,11 @@ class Decoder(ABC):
     """Decodes up to `slots` requests of up to `max_len` positions each (text, control ids and speech together).
 
     head: hidden state to scores; layers: the joined weights of each; heads, head_dim: of keys and values; rows: how
-    many rows a shared matrix product has, None for 1 in small models and more where reading the weights is what costs;
-    dtype: what products and the cache are computed and kept in.
+    many rows a shared matrix product has (at most, with any_rows), None for what is best; dtype: what products and the
+    cache are computed and kept in; any_rows: products give a row the same whatever their number of rows.
+
+    position_bytes: what the cache keeps of a position; prefixes: its part of what requests begin with (the voice's
+    prompt), by the ids of that.
     """
 
     def __init__(
@@ -69,18 +86,21 @@ class Decoder(ABC):
         max_len: int,
         rows: int | None,
         dtype: torch.dtype,
+        any_rows: bool = False,
     ) -> None:
         self.control = control
         # In float32 whatever the rest is in: likely ids lie close together, and it is small.
-        self.head = head.weight.detach().float()
-        self.head_bias = None if head.bias is None else head.bias.detach().float()
+        weight, bias = head.weight.float(), None if head.bias is None else head.bias.float()
+        self.head = Product([weight], [bias], torch.float32, "half" if any_rows and halves([weight]) else "float")
         self.max_len = max_len
-        self.rows = rows or shared_rows(sum(layer.nbytes for layer in layers), slots)
+        self.any_rows = any_rows
+        self.rows = rows or (MANY if any_rows else shared_rows(sum(layer.nbytes for layer in layers), slots))
         self.device = head.weight.device
         self.dtype = dtype
         # Not zeroed: what no request reaches never becomes resident memory.
-        shape = (len(layers), 2, slots, heads, max_len, head_dim)
-        self.cache = torch.empty(shape, dtype=dtype, device=self.device)
+        self.cache = torch.empty((len(layers), slots, 2, heads, max_len, head_dim), dtype=dtype, device=self.device)
+        self.position_bytes = len(layers) * 2 * heads * head_dim * dtype.itemsize
+        self.prefixes: Bounded[tuple[int, ...], Tensor] = Bounded(PREFIX_BYTES)
         self._free = list(range(slots))
         self._handles: dict[Handle, None] = {}
         self._masks: dict[Ranges, Tensor] = {}
@@ -91,7 +111,7 @@ class Decoder(ABC):
 
     @abstractmethod
     def _advance(self, handles: Sequence[Handle], ids: Sequence[int]) -> Tensor:
-        """Feed one id to each of at most `rows` requests; hidden states [self.rows, hidden], the requests' first."""
+        """Feed one id to each of at most `rows` requests; hidden states [at least as many, hidden], theirs first."""
 
     @property
     def free_slots(self) -> int:
@@ -111,35 +131,72 @@ class Decoder(ABC):
             self._free.append(handle.slot)
 
     @torch.inference_mode()
-    def step(self) -> list[tuple[Handle, Decoded]]:
-        """One id for every request that is not done and not waiting for text.
+    def step(self, handles: Collection[Handle] | None = None) -> list[tuple[Handle, Decoded]]:
+        """One id for every request (of `handles`, where these are given) that is not done and not waiting for text.
 
-        A request that outgrows its slot yields a TextError in place of an id; it must be released.
+        A request that fails yields its error in place of an id, the others never notice; it must be released.
         """
-        decoded: list[tuple[Handle, Decoded]] = []
+        decoded: dict[Handle, Decoded] = {}
         single: list[tuple[Handle, Step]] = []
-        hidden: list[tuple[Handle, Step, Tensor]] = []
+        fed: list[tuple[Handle, Step, Tensor]] = []
         for handle in self._handles:
-            step = handle.machine.next()
-            if step is None:
+            if handles is not None and handle not in handles:
                 continue
-            handle.length -= step.rewind
-            if handle.length + self.positions(handle, step) > self.max_len:
-                decoded.append((handle, self._too_long()))
-            elif len(step.feed) == 1 and handle.length:
-                single.append((handle, step))
-            else:
-                hidden.append((handle, step, self._extend(handle, step.feed)))
+            try:
+                step = handle.machine.next()
+                if step is None:
+                    continue
+                handle.length -= step.rewind
+                if handle.length + self.positions(handle, step) > self.max_len:
+                    decoded[handle] = self._too_long()
+                elif len(step.feed) == 1 and handle.length:
+                    single.append((handle, step))
+                else:
+                    fed.append((handle, step, self._feed(handle, step)))
+            except Exception as error:
+                decoded[handle] = error
         for start in range(0, len(single), self.rows):
-            group = single[start : start + self.rows]
+            fed += self._together(single[start : start + self.rows], decoded)
+        for (handle, step, _), scores in zip(fed, self.scores([state for *_, state in fed]), strict=True):
+            try:
+                token = step.forced
+                if token is None:
+                    allowed = scores + self._mask(step.banned) if step.banned else scores
+                    token = handle.sampler(allowed, handle.machine.history)
+                decoded[handle] = handle.machine.accept(token)
+            except Exception as error:
+                decoded[handle] = error
+        return [(handle, decoded[handle]) for handle in self._handles if handle in decoded]
+
+    def _feed(self, handle: Handle, step: Step) -> Tensor:
+        """The hidden state after a step of several ids; what other requests begin with too is computed once."""
+        shared = step.shared
+        if handle.length or shared < LEAST_PREFIX:
+            return self._extend(handle, step.feed)
+        key = tuple(step.feed[:shared])
+        prefix = self.prefixes.get(key)
+        if prefix is None:
+            # Fed on its own, as if it had been there: the products that follow are the same ones.
+            self._extend(handle, key)
+            prefix = self.cache[:, handle.slot, :, :, :shared].clone()
+            self.prefixes.put(key, prefix, prefix.nbytes)
+        else:
+            self.cache[:, handle.slot, :, :, :shared] = prefix
+            handle.length = shared
+        return self._extend(handle, step.feed[shared:])
+
+    def _together(
+        self, group: Sequence[tuple[Handle, Step]], decoded: dict[Handle, Decoded]
+    ) -> list[tuple[Handle, Step, Tensor]]:
+        """Advance requests in products that they share; when that fails, one by one to see whose fault it is."""
+        try:
             states = self._advance([handle for handle, _ in group], [step.feed[0] for _, step in group])
-            hidden += [(handle, step, states[i]) for i, (handle, step) in enumerate(group)]
-        for handle, step, state in hidden:
-            token = step.forced
-            if token is None:
-                token = handle.sampler(self.scores(state, step.banned), handle.machine.history)
-            decoded.append((handle, handle.machine.accept(token)))
-        return decoded
+        except Exception as error:
+            if len(group) == 1:
+                decoded[group[0][0]] = error
+                return []
+            return [fed for row in group for fed in self._together([row], decoded)]
+        return [(handle, step, state) for (handle, step), state in zip(group, states, strict=False)]
 
     def positions(self, handle: Handle, step: Step) -> int:
         """How many positions a step takes."""
@@ -151,12 +208,11 @@ class Decoder(ABC):
             "split the text into shorter parts, or use a shorter prompt."
         )
 
-    def scores(self, state: Tensor, banned: Ranges) -> Tensor:
-        """Log-probabilities [ids], float32 on the CPU, after a hidden state [hidden]; banned ids are -inf."""
-        logits = torch.mv(self.head, state)
-        logits = logits if self.head_bias is None else logits + self.head_bias
-        scores = logits.cpu().log_softmax(0)
-        return scores + self._mask(banned) if banned else scores
+    def scores(self, states: Sequence[Tensor]) -> Tensor:
+        """Log-probabilities [rows, ids], float32 on the CPU, after hidden states [hidden] of several rows."""
+        most = MANY if self.head.packed is not None else 1
+        parts = [self.head(torch.stack([*states[i : i + most]])) for i in range(0, len(states), most)]
+        return torch.cat(parts).cpu().log_softmax(-1) if parts else torch.empty(0, self.control.end)
 
     def _mask(self, banned: Ranges) -> Tensor:
         if banned not in self._masks:

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fireside.engine.decoder import Decoder, Handle
-from fireside.engine.products import Product, Weights
+from fireside.engine.decoder import SMALL, Decoder, Handle
+from fireside.engine.products import Held, Product, Weights, halves
 from fireside.models.lm import LM
-from fireside.models.qwen2 import DecoderLayer, rotary_table
+from fireside.models.qwen2 import DecoderLayer, RMSNorm, rotary_table
 
 
 class _Layer:
     """The weights of one layer, with the products that read the same input joined."""
 
-    def __init__(self, layer: DecoderLayer, dtype: torch.dtype, weights: Weights) -> None:
+    def __init__(self, layer: DecoderLayer, dtype: torch.dtype, weights: Held) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.qkv = Product([part.weight for part in parts], [part.bias for part in parts], dtype, weights)
         self.out = Product([attention.o_proj.weight], (), dtype, weights)
         self.gate_up = Product([mlp.gate_proj.weight, mlp.up_proj.weight], (), dtype, weights)
         self.down = Product([mlp.down_proj.weight], (), dtype, weights)
-        self.norm = layer.input_layernorm.weight.detach().float()
-        self.norm_mlp = layer.post_attention_layernorm.weight.detach().float()
+        self.norm = _norm_weight(layer.input_layernorm)
+        self.norm_mlp = _norm_weight(layer.post_attention_layernorm)
 
     @property
     def nbytes(self) -> int:
@@ -37,7 +37,8 @@ class LMDecoder(Decoder):
 
     dtype: what products and the cache are computed and kept in; norms, rotations and the residual stay in float32.
     weights: int8 reads a quarter of what float32 does, and computes in bfloat16 whatever dtype says. The module's
-    weights of the same type are not copied: they become views of the joined ones.
+    weights of the same type are not copied: they become views of the joined ones. A small model whose float32 weights
+    half precision holds exactly is read so (products.halves), from a copy.
     """
 
     @torch.no_grad()
@@ -55,14 +56,19 @@ class LMDecoder(Decoder):
             dtype = torch.bfloat16
         self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
         self.head_dim = config.hidden_size // config.num_heads
-        self.eps = config.rms_norm_eps
         stack = lm.decoder
+        blocks = [layer for layer in stack.layers if isinstance(layer, DecoderLayer)]
+        any_rows = rows is None and weights == "float" and dtype == torch.float32 and _halved(blocks)
         self.text_table = stack.embed_tokens.weight.detach()
         self.speech_table = lm.speech_table().detach()
-        self.norm = stack.norm.weight.detach().float()
-        self.layers = [_Layer(layer, dtype, weights) for layer in stack.layers if isinstance(layer, DecoderLayer)]
+        self.norm = _norm_weight(stack.norm)
+        self.layers = [_Layer(block, dtype, "half" if any_rows else weights) for block in blocks]
         shape = (self.kv_heads, self.head_dim, slots, max_len)
-        super().__init__(lm.control, lm.llm_decoder, self.layers, *shape, rows, dtype)
+        super().__init__(lm.control, lm.llm_decoder, self.layers, *shape, rows, dtype, any_rows)
+        # Where the keys and values of a slot's position are, among all rows [head_dim] of a layer's part of the cache.
+        self._rows = self.cache.view(len(self.layers), -1, self.head_dim).unbind()
+        self._heads_at = torch.arange(2 * self.kv_heads, device=self.device) * max_len
+        self._eps = torch.tensor((config.rms_norm_eps * config.hidden_size) ** 0.5, device=self.device)
         cos, sin = rotary_table(max_len, self.head_dim, config.rope_theta)
         self.cos = torch.cat([cos, cos], -1).to(self.device)[:, None]
         self.sin = torch.cat([-sin, sin], -1).to(self.device)[:, None]
@@ -77,7 +83,11 @@ class LMDecoder(Decoder):
         return torch.where((index < 0)[:, None], text, speech).float()
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), weight, self.eps)
+        """RMSNorm of x [rows, hidden]: the root of the sum of squares and epsilon, in half the operations of torch's.
+
+        weight: as `_norm_weight` has it.
+        """
+        return (x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self._eps)).mul_(weight)
 
     def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotary positions; x [rows, heads, head_dim], cos and signed sin [rows, 1, head_dim]."""
@@ -88,59 +98,81 @@ class LMDecoder(Decoder):
         gate, up = layer.gate_up(self._normed(x, layer.norm_mlp).to(self.dtype)).chunk(2, -1)
         return x + layer.down(F.silu(gate) * up)
 
-    def _project(self, layer: _Layer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [n, hidden] -> q [n, heads, dim], k and v [n, kv_heads, dim]; q and k turned."""
+    def _rotation(self, at: slice | Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """cos and signed sin of positions [rows] for every head of a layer's products, each [rows, heads, head_dim]:
+        queries and keys are turned, values are not."""
+        turned, both = self.heads + self.kv_heads, self.heads + 2 * self.kv_heads
+        cos = torch.ones(rows, both, self.head_dim, device=self.device)
+        sin = torch.zeros(rows, both, self.head_dim, device=self.device)
+        cos[:, :turned] = self.cos[at]
+        sin[:, :turned] = self.sin[at]
+        return cos, sin
+
+    def _project(self, layer: _Layer, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [n, hidden] -> queries, keys and values [n, heads + 2 * kv_heads, head_dim]; q and k turned."""
         qkv = layer.qkv(self._normed(x, layer.norm).to(self.dtype))
-        qkv = qkv.view(len(x), -1, self.head_dim)
-        turned = self._turned(qkv[:, : -self.kv_heads], cos, sin)
-        return turned[:, : self.heads], turned[:, self.heads :], qkv[:, -self.kv_heads :]
+        return self._turned(qkv.view(len(x), -1, self.head_dim), cos, sin)
+
+    def _past(self, handle: Handle, length: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer up to a length of the request, each [1, kv_heads, length, head_dim]."""
+        kept = self.cache[:, handle.slot, :, :, :length]
+        return [(layer[:1], layer[1:]) for layer in kept.unbind()]
 
     def _extend(self, handle: Handle, ids: Sequence[int]) -> Tensor:
-        """Feed several ids of one request; the hidden state [hidden] after the last. For text and prompts."""
         start, end = handle.length, handle.length + len(ids)
-        handle.length = end
         x = self._embed(ids)
-        cos, sin = self.cos[start:end], self.sin[start:end]
+        cos, sin = self._rotation(slice(start, end), len(ids))
         group = self.heads // self.kv_heads
-        visible = None
-        if start:
-            visible = torch.ones(len(ids), end, dtype=torch.bool, device=x.device).tril(start)
-        for layer, (keys, values) in zip(self.layers, self.cache[:, :, handle.slot], strict=True):
-            q, k, v = self._project(layer, x, cos, sin)
-            keys[:, start:end] = k.transpose(0, 1)
-            values[:, start:end] = v.transpose(0, 1)
-            k = keys[:, :end].repeat_interleave(group, 0)
-            v = values[:, :end].repeat_interleave(group, 0)
-            y = F.scaled_dot_product_attention(
-                q.transpose(0, 1)[None], k[None], v[None], visible, is_causal=visible is None
-            )
-            x = x + layer.out(y[0].transpose(0, 1).reshape(len(ids), -1))
+        # The query heads of one key head stand as further queries: no key is copied.
+        hidden = torch.full((len(ids), end), -torch.inf, dtype=self.dtype, device=self.device).triu(start + 1)
+        hidden = hidden.repeat(group, 1)
+        fresh = self.cache[:, handle.slot, :, :, start:end].flatten(1, 2)
+        for layer, place, (keys, values) in zip(self.layers, fresh, self._past(handle, end), strict=True):
+            turned = self._project(layer, x, cos, sin)
+            place.copy_(turned[:, self.heads :].transpose(0, 1))
+            q = turned[:, : self.heads].unflatten(1, (self.kv_heads, group)).permute(1, 2, 0, 3).flatten(1, 2)
+            y = F.scaled_dot_product_attention(q[None], keys, values, hidden)[0]
+            y = y.unflatten(1, (group, len(ids))).permute(2, 0, 1, 3)
+            x = x + layer.out(y.reshape(len(ids), -1))
             x = self._mlp(layer, x)
+        handle.length = end
         return self._normed(x[-1:], self.norm)[0]
 
     def _advance(self, handles: Sequence[Handle], ids: Sequence[int]) -> Tensor:
-        """Feed one id to each request; hidden states [self.rows, hidden], the requests' first."""
-        spare = self.rows - len(handles)
-        positions = [handle.length for handle in handles]
-        at = torch.tensor([*positions, *[0] * spare], device=self.device)
+        count = len(handles)
+        rows = count if self.any_rows else self.rows
+        spare = rows - count
+        slots = torch.tensor([handle.slot for handle in handles], device=self.device)
         x = self._embed([*ids, *[0] * spare])
-        cos, sin = self.cos[at], self.sin[at]
+        at = torch.tensor([*[handle.length for handle in handles], *[0] * spare], device=self.device)
+        cos, sin = self._rotation(at, rows)
+        where = (slots * (2 * self.kv_heads * self.max_len) + at[:count])[:, None] + self._heads_at
+        where = where.flatten()
         group = self.heads // self.kv_heads
-        for layer, cache in zip(self.layers, self.cache, strict=True):
-            q, k, v = self._project(layer, x, cos, sin)
+        pasts = [self._past(handle, handle.length + 1) for handle in handles]
+        for index, layer in enumerate(self.layers):
+            turned = self._project(layer, x, cos, sin)
+            self._rows[index].index_copy_(0, where, turned[:count, self.heads :].flatten(0, 1))
             # The query heads of one key head stand as queries of several positions would: no key is copied.
-            q = q.reshape(self.rows, 1, self.kv_heads, group, self.head_dim)
-            attended = []
-            for row, (handle, position) in enumerate(zip(handles, positions, strict=True)):
-                keys, values = cache[0, handle.slot], cache[1, handle.slot]
-                keys[:, position] = k[row]
-                values[:, position] = v[row]
-                end = position + 1
-                attended.append(F.scaled_dot_product_attention(q[row], keys[None, :, :end], values[None, :, :end]))
+            queries = turned[:, : self.heads].unflatten(1, (self.kv_heads, group)).split(1)
+            attended = [
+                F.scaled_dot_product_attention(q, *past[index]) for q, past in zip(queries, pasts, strict=False)
+            ]
             attended += [torch.zeros_like(attended[0])] * spare
-            y = attended[0] if self.rows == 1 else torch.cat(attended)
-            x = x + layer.out(y.reshape(self.rows, -1))
+            y = attended[0] if rows == 1 else torch.cat(attended)
+            x = x + layer.out(y.reshape(rows, -1))
             x = self._mlp(layer, x)
         for handle in handles:
             handle.length += 1
         return self._normed(x, self.norm)
+
+
+def _norm_weight(norm: RMSNorm) -> Tensor:
+    """A norm's weight [hidden] times the root of its length: it divides by the root of a sum, not of a mean."""
+    return norm.weight.detach().float() * len(norm.weight) ** 0.5
+
+
+def _halved(blocks: Sequence[DecoderLayer]) -> bool:
+    """Whether the weights of a model are few, and exact in half precision."""
+    weights = [linear.weight for block in blocks for linear in block.modules() if isinstance(linear, nn.Linear)]
+    return sum(weight.nbytes for weight in weights) < SMALL and halves(weights)

@@ -55,7 +55,7 @@ class ProofreadMachine:
         self._said: list[list[int]] = [list(speech) for speech in inner.prompt_speech]
         self._speech: list[int] = []
         self._heard: list[tuple[float, list[int]]] = []
-        self._known = 0.0  # nats of the block before, which are part of every judgement
+        self._known: float | None = None  # nats of the block before, which are part of every judgement of this one
         self._rewind = 0
         self._again: list[int] = []
 
@@ -84,15 +84,17 @@ class ProofreadMachine:
             self._inner.accept(token)
             return ()
         tries, good = self._limits
-        phones, nats = self._nats()
+        phones = [phone for phone in self._inner.blocks[self._inner.index] if is_spoken(phone)]
+        limit = good * len(phones)
+        nats = self._nats(phones, limit)
         said, self._speech = self._speech, []
         self._heard.append((nats, said))
-        if nats > good * phones and len(self._heard) < tries:
+        if nats > limit and len(self._heard) < tries:
             # One position more than was said: the id in front is fed once more, for another draw after it.
             self._rewind = self._inner.restart() + 1
             return ()
         best = min(self._heard, key=lambda heard: heard[0])[1]
-        self._heard = []
+        self._heard, self._known = [], None
         if best is not said:
             self._rewind, self._again = self._inner.restart(), best
             for speech in best:
@@ -101,15 +103,19 @@ class ProofreadMachine:
         self._inner.accept(token)
         return tuple(best)
 
-    def _nats(self) -> tuple[int, float]:
-        """Phones of the block that has been said, and the nats it adds to those of the block before it."""
-        index, blocks = self._inner.index, self._inner.blocks
-        phones = [phone for phone in blocks[index] if is_spoken(phone)]
-        before = [phone for phone in blocks[index - 1] if is_spoken(phone)] if index else []
-        # Sounds reach over the edge of a block, so it is heard together with the one before.
+    def _nats(self, phones: Sequence[int], limit: float) -> float:
+        """The nats that the block that has been said, of so many phones, adds to those of the block before it.
+
+        Sounds reach over the edge of a block, so it is heard together with the one before. Where both together stay
+        below the limit, that is answer enough.
+        """
+        index = self._inner.index
+        before = [phone for phone in self._inner.blocks[index - 1] if is_spoken(phone)] if index else []
         previous = self._said[index - 1] if index else []
         context = [token for speech in self._said[: max(0, index - 1)] for token in speech][-CONTEXT:]
-        if not self._heard:
-            self._known = self._judge(context, previous, before)
         nats = self._judge(context, [*previous, *self._speech], [*before, *phones])
-        return len(phones), nats - self._known if self._known < float("inf") else nats
+        if nats <= limit:
+            return nats
+        if self._known is None:
+            self._known = self._judge(context, previous, before)
+        return nats - self._known if self._known < float("inf") else nats

@@ -30,15 +30,14 @@ def nucleus(probabilities: Tensor, top_p: float, top_k: int) -> tuple[Tensor, Te
     probabilities: float32 [vocab]. Equal ones keep the order of their ids; the id that crosses top_p is
     included.
     """
-    k = min(top_k, len(probabilities))
-    least = probabilities.topk(k).values[-1]
-    # topk promises no order among equals: sort all ids that are as likely as its last, keeping equals.
-    ids = (probabilities >= least).nonzero()[:, 0]
-    values, order = probabilities[ids].sort(descending=True, stable=True)
-    values, ids = values[:k], ids[order[:k]]
-    before = np.cumsum(values.numpy()[:-1], dtype=np.float32)
-    count = 1 + int((before < np.float32(top_p)).sum())
-    return ids[:count], values[:count]
+    values = probabilities.numpy()
+    k = min(top_k, len(values))
+    # The k likeliest come in no promised order among equals: sort all ids that are as likely as the last, by id.
+    ids = np.flatnonzero(values >= np.partition(values, len(values) - k)[len(values) - k])
+    ids = ids[np.argsort(-values[ids], kind="stable")[:k]]
+    likely = values[ids]
+    count = 1 + int(np.searchsorted(np.cumsum(likely[:-1], dtype=np.float32), np.float32(top_p)))
+    return torch.from_numpy(ids[:count]), torch.from_numpy(likely[:count])
 
 
 def draw(probabilities: Tensor, generator: torch.Generator) -> int:

@@ -109,7 +109,7 @@ class TransformerLMDecoder(Decoder):
         handle.length = end
         behind = self._reach(end)[:, :, :end]
         visible = torch.ones(len(x), end, dtype=torch.bool, device=self.device).tril(start)
-        for layer, (keys, values), past in zip(self.layers, self.cache[:, :, handle.slot], behind, strict=True):
+        for layer, (keys, values), past in zip(self.layers, self.cache[:, handle.slot], behind, strict=True):
             q, k, v = (part.transpose(0, 1) for part in self._project(layer, x))
             keys[:, start:end] = k
             values[:, start:end] = v
@@ -134,7 +134,7 @@ class TransformerLMDecoder(Decoder):
             turned, plain = q + layer.bias_v, q + layer.bias_u
             attended = []
             for row, handle in enumerate(handles):
-                keys, values = cache[0, handle.slot], cache[1, handle.slot]
+                keys, values = cache[handle.slot]
                 keys[:, handle.length] = k[row]
                 values[:, handle.length] = v[row]
                 end = handle.length + 1

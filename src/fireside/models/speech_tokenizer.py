@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fireside.errors import AudioError
 from fireside.models.config import TokenizerConfig
+from fireside.models.linear import Linear
 
 BLANK = 0
 PAUSE = 4  # tokens between two phones' spikes beyond which there is a pause between them
@@ -72,13 +73,13 @@ class Block(nn.Module):
         self.heads = heads
         self.dropout = nn.Dropout(dropout)
         self.norm_attention = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.out = Linear(dim, dim)
         self.norm_conv = nn.LayerNorm(dim)
         self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
-        self.conv_out = nn.Linear(dim, dim)
+        self.conv_out = Linear(dim, dim)
         self.norm_ff = nn.LayerNorm(dim)
-        self.ff = nn.Sequential(nn.Linear(dim, ff_mult * dim), nn.SiLU(), nn.Linear(ff_mult * dim, dim))
+        self.ff = nn.Sequential(Linear(dim, ff_mult * dim), nn.SiLU(), Linear(ff_mult * dim, dim))
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], visible: Tensor, valid: Tensor) -> Tensor:
         batch, length, dim = x.shape
@@ -123,7 +124,7 @@ class SpeechTokenizer(nn.Module):
         self.from_code = nn.Linear(len(config.fsq_levels), dim)
         self.after = blocks(config.layers_after)
         self.norm_ctc = nn.LayerNorm(dim)
-        self.ctc = nn.Linear(dim, config.ctc_vocab_size)
+        self.ctc = Linear(dim, config.ctc_vocab_size)
 
     def _run(self, blocks: nn.ModuleList, x: Tensor, lengths: Tensor) -> Tensor:
         steps = torch.arange(x.shape[1], device=x.device)

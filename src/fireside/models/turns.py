@@ -34,12 +34,16 @@ class Event(Enum):
 @dataclass(frozen=True)
 class Step:
     """Forget the last `rewind` positions and feed these ids; then draw an id that is in none of the banned ranges,
-    unless one is forced."""
+    unless one is forced.
+
+    shared: so many of a first step's ids are what the voice begins with, whatever it is to say.
+    """
 
     feed: list[int]
     banned: Ranges
     forced: int | None = None
     rewind: int = 0
+    shared: int = 0
 
 
 class Machine(Protocol):
@@ -303,6 +307,7 @@ class BlockMachine:
         self._index = 0
         self._count = 0
         self._spoken = 0
+        self._shared = 0
         self._speaking = False
         self._none = all_but(control, [])
         self._fill = all_but(control, [control.fill])
@@ -362,6 +367,8 @@ class BlockMachine:
                 return True
             self._feed += [*self._prompt[self._index], self._control.fill]
             self._index += 1
+            if self._text.fed <= len(self._prompt):
+                self._shared = len(self._feed)
 
     def next(self) -> Step | None:
         """See Machine."""
@@ -375,7 +382,7 @@ class BlockMachine:
         if self._count >= int(max_ratio * length) + extra:
             return Step(self._feed, self._none, forced=end)
         if self._count == 0 or self._spoken < int(self._min_ratio * length):
-            return Step(self._feed, self._none)
+            return Step(self._feed, self._none, shared=self._shared)
         return Step(self._feed, self._eos if self._last else self._fill)
 
     def accept(self, token: int) -> int | Event:
