@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from lm_cases import Recorder
 
 from fireside import Fireside, hub, load
+from fireside.engine.lm import LMDecoder
+from fireside.engine.products import halves
+from fireside.engine.sampling import greedy
 from fireside.models.checkpoint import PARTS
+from fireside.models.turns import PlainMachine
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +55,30 @@ def test_it_speaks(hearth: Fireside, text: str) -> None:
     assert np.isfinite(speech.samples).all()
     again = np.concatenate([chunk.samples for chunk in hearth.stream(text, seed=7)])
     np.testing.assert_array_equal(again, speech.samples)
+
+
+def test_its_lm_says_the_same_in_every_company(hearth: Fireside) -> None:
+    """Exact, to the last bit of every score, with the products that its weights' precision allows here."""
+    lm = hearth.model.lm
+    lengths = (3, 5, 8, 13, 17, 20)
+    decoder = LMDecoder(lm, slots=len(lengths), max_len=64)
+    assert decoder.any_rows == halves([])
+
+    def admit(decoder: LMDecoder, length: int) -> Recorder:
+        recorder = Recorder(greedy)
+        decoder.admit(PlainMachine(lm.control, range(30, 30 + length), min_tokens=length, max_tokens=length), recorder)
+        return recorder
+
+    together = []
+    for length in lengths:
+        together.append(admit(decoder, length))
+        decoder.step()
+    while decoder.step():
+        pass
+    for length, crowd in zip(lengths, together, strict=True):
+        one = LMDecoder(lm, slots=1, max_len=64)
+        alone = admit(one, length)
+        while one.step():
+            pass
+        assert len(alone.scores) == length
+        assert all(torch.equal(a, b) for a, b in zip(alone.scores, crowd.scores, strict=True))

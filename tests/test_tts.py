@@ -93,6 +93,26 @@ def test_clone(tts: Fireside, prompt: Path) -> None:
     np.testing.assert_array_equal(tts.clone(text, voice, seed=1).samples, zero_shot.samples)
 
 
+def test_a_recording_is_analysed_once(tts: Fireside, prompt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    analysed: list[int] = []
+    encode = tts.model.tokenizer.encode
+    monkeypatch.setattr(tts.model.tokenizer, "encode", lambda *args: analysed.append(1) or encode(*args))
+    first = tts.make_voice(prompt, "What I say.", name="first")
+    again = tts.make_voice(prompt.read_bytes(), "What I say.", name="again", consent="mine")
+    assert len(analysed) == 1
+    assert (again.card.name, again.card.consent, again.card.prompt_text) == ("again", "mine", "What I say.")
+    assert again.card.word_ends == first.card.word_ends
+    np.testing.assert_array_equal(again.prompt_mel, first.prompt_mel)
+    tts.make_voice(prompt, "What do I say?")  # other words end elsewhere
+    tts.make_voice((tiny.recording(2), RATE), "What I say.")
+    assert len(analysed) == 3
+    quiet = (tiny.recording(3, 8000), 8000)
+    for _ in range(2):
+        notes: list[str] = []
+        tts.make_voice(quiet, on_note=notes.append)
+        assert "telephone" in notes[0], "who comes again hears it again"
+
+
 def test_a_prompt_becomes_a_voice(tts: Fireside, prompt: Path) -> None:
     voice = tts.make_voice(prompt, "What do I say, here?", name="me", consent="mine")
     card = voice.card

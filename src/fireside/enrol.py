@@ -5,6 +5,8 @@ a voice from a prompt, speech tokens from a source.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,26 @@ _LONG_PROMPT = 60.0
 """Seconds of a prompt that a released model is given: their tokenizer takes 30 at a time, their LM takes more."""
 _QUIET_SECONDS = 0.2
 _SILENT_DB = -60.0
+
+
+def recording_key(source: Source, words: Sequence[Sequence[int]]) -> str | None:
+    """The same for recordings with the same content, in which the same words are said; None for an unreadable one."""
+    digest = hashlib.sha256(json.dumps([list(word) for word in words]).encode())
+    if isinstance(source, tuple):
+        samples, rate = source
+        array = np.ascontiguousarray(samples)
+        digest.update(f"{rate}{array.dtype}{array.shape}".encode())
+        digest.update(array.data)
+    elif isinstance(source, bytes):
+        digest.update(source)
+    else:
+        try:
+            with Path(source).open("rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+        except OSError:
+            return None
+    return digest.hexdigest()
 
 
 def make_voice(

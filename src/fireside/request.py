@@ -47,20 +47,28 @@ class SpeechRequest:
     join_parts: bool = True
 
 
+STAGES = ("queue", "front_end", "lm_prefill", "lm_decode", "flow", "vocoder", "encode", "write")
+"""Where a request's time can go, in the order in which it goes there; fields of Timings."""
+
+
 @dataclass(frozen=True)
 class Timings:
-    """Where a request's time went, in seconds of wall clock.
+    """Where a request's time went, in seconds of wall clock, up to the chunk that carries it.
 
-    LM, flow and vocoder times are those of the batched calls that the request took part in; `total` is all
-    the engine's work while the request was there, without what its caller did between two chunks. `ttfa`
-    counts from `submit` to the first samples, `audible_ttfa` to when a listener hears the first one above -40
-    dBFS."""
+    `queue` is the wait for admission; LM, flow and vocoder times are those of the batched calls that the request took
+    part in; `encode` and `write` are a server's to fill. `elapsed` is all the time since the request was made, `total`
+    all the engine's work while it was there, without what its caller did between two chunks. `ttfa` counts from when
+    the request was made to its first samples, `audible_ttfa` to when a listener hears the first one above -40 dBFS."""
 
+    queue: float = 0.0
     front_end: float = 0.0
     lm_prefill: float = 0.0
     lm_decode: float = 0.0
     flow: float = 0.0
     vocoder: float = 0.0
+    encode: float = 0.0
+    write: float = 0.0
+    elapsed: float = 0.0
     ttfa: float = 0.0
     audible_ttfa: float = 0.0
     total: float = 0.0
@@ -71,6 +79,16 @@ class Timings:
     def rtf(self) -> float:
         """Processing time over audio time."""
         return self.total / self.audio_seconds if self.audio_seconds > 0 else float("inf")
+
+    @property
+    def waiting(self) -> float:
+        """What of `elapsed` went by without work on the request: the turns of others, a caller who was elsewhere."""
+        return max(0.0, self.elapsed - sum(getattr(self, stage) for stage in STAGES))
+
+    @property
+    def split(self) -> dict[str, float]:
+        """All of `elapsed`, by where it went; in the timings of the first chunk that is the time to first audio."""
+        return {**{stage: getattr(self, stage) for stage in STAGES}, "waiting": self.waiting}
 
     def plus(self, **changes: float) -> Timings:
         """A copy with some fields increased."""

@@ -144,13 +144,27 @@ class Fireside:
         copy; normalise false reads it as it is written, where a model can. Raises AudioError when the recording
         cannot be used, TextError for a text that cannot be read.
         """
-        from fireside.enrol import make_voice
+        from fireside.enrol import make_voice, recording_key
 
         if name != "prompt":
             check_name(name)
         words = [word.tokens for word in self._heard(prompt_text, normalise)] if prompt_text else []
         card = VoiceCard(name, language, description, licence, consent, prompt_text=prompt_text or "", model=self.name)
-        return make_voice(self.model, prompt, words, card, on_note or (lambda note: None))
+        key, known = recording_key(prompt, words), self.engine.analysed
+        found = None if key is None else known.get(key)
+        if found is None:
+            told: list[str] = []
+            voice = make_voice(self.model, prompt, words, card, told.append)
+            found = voice, tuple(told)
+            if key is not None:
+                known.put(key, found, voice.nbytes)
+        voice, notes = found
+        if on_note is not None:
+            for note in notes:
+                on_note(note)
+        heard = voice.card
+        said = card.prompt_text if heard.prompt_text else ""
+        return replace(voice, card=replace(card, words=heard.words, word_ends=heard.word_ends, prompt_text=said))
 
     def say(
         self,
@@ -245,7 +259,7 @@ class Fireside:
 
     def request(
         self,
-        text: Text,
+        text: Text | None,
         voice: str | Voice | None = None,
         *,
         instruction: str | None = None,
@@ -259,11 +273,11 @@ class Fireside:
     ) -> SpeechRequest:
         """The request that `say`, `stream`, `clone` and `instruct` make.
 
-        use_transcript false does not let the model hear what the voice's prompt says (cross-lingual), which
-        instructions never do: they change how words are spoken, so the prompt's way must not be copied. normalise
-        false speaks a CosyVoice model's text as it is written, in one piece; join_parts false takes the words at
-        the edges of incoming parts apart, as the original does. Raises UsageError for a mode that the model lacks,
-        VoiceError for a voice that is not there.
+        text: None where its parts are still to come, by Engine.feed or a service. use_transcript false does not let
+        the model hear what the voice's prompt says (cross-lingual), which instructions never do: they change how words
+        are spoken, so the prompt's way must not be copied. normalise false speaks a CosyVoice model's text as it is
+        written, in one piece; join_parts false takes the words at the edges of incoming parts apart, as the original
+        does. Raises UsageError for a mode that the model lacks, VoiceError for a voice that is not there.
         """
         speaker, own_instruction = self._told_apart(self._resolve(voice))
         transcript = use_transcript and instruction is None
@@ -272,7 +286,7 @@ class Fireside:
         control, tempo = self._told(text, instruction, own_instruction if transcript else ())
         return SpeechRequest(
             speaker,
-            text=text if isinstance(text, str) else iter(text),
+            text=text if text is None or isinstance(text, str) else iter(text),
             speed=min(max(speed * tempo, MIN_SPEED), MAX_SPEED),
             seed=random.randrange(2**31) if seed is None else seed,
             control=control,
@@ -319,7 +333,9 @@ class Fireside:
         ends = (len(voice.prompt_tokens),) if words else ()
         return replace(voice, card=replace(card, words=(words,) if words else (), word_ends=ends)), instruction
 
-    def _told(self, text: Text, instruction: str | None, own: tuple[int, ...] = ()) -> tuple[tuple[int, ...], float]:
+    def _told(
+        self, text: Text | None, instruction: str | None, own: tuple[int, ...] = ()
+    ) -> tuple[tuple[int, ...], float]:
         """Text ids that stand before the text to make an instruction heard, and what is left to the mel's rate.
 
         own: those of the instruction in the voice's prompt, which stand where there is no other."""

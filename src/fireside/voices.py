@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fireside.errors import VoiceError
+from fireside.errors import UnknownVoiceError, VoiceError, VoiceExistsError, VoiceNotSavedError
 
 DEFAULT = "default"
 EMBEDDING_DIM = 192
@@ -68,6 +69,11 @@ class Voice:
     def language(self) -> str:
         """Its first language, as 'en' or 'zh'."""
         return self.card.language
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, in bytes."""
+        return self.embedding.nbytes + self.prompt_tokens.nbytes + self.prompt_mel.nbytes
 
     @cached_property
     def fingerprint(self) -> str:
@@ -133,8 +139,11 @@ def read_card(folder: Path, name: str, bundled: bool = False) -> VoiceCard:
 
 
 def write_voice(folder: Path, voice: Voice, mel_dtype: type[np.floating[Any]] = np.float16) -> None:
-    """Write a voice into `folder` (made if need be). Raises VoiceError when it cannot be written."""
-    from safetensors.numpy import save_file
+    """Write a voice into `folder` (made if need be), the whole of it or nothing.
+
+    Raises VoiceNotSavedError when it cannot be written, as on a full disk.
+    """
+    from safetensors.numpy import save
 
     card = asdict(voice.card)
     del card["bundled"], card["name"]
@@ -143,13 +152,23 @@ def write_voice(folder: Path, voice: Voice, mel_dtype: type[np.floating[Any]] = 
         "prompt_tokens": voice.prompt_tokens.astype(np.int32),
         "prompt_mel": np.ascontiguousarray(voice.prompt_mel.astype(mel_dtype)),
     }
+    # The card comes last: a voice without its card is not there.
+    contents = {
+        ".safetensors": save(tensors),
+        ".json": (json.dumps(card, ensure_ascii=False, indent=1) + "\n").encode(),
+    }
+    drafts = {suffix: folder / f".{voice.name}{suffix}.part" for suffix in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / f"{voice.name}.safetensors")
-        text = json.dumps(card, ensure_ascii=False, indent=1)
-        (folder / f"{voice.name}.json").write_text(text + "\n", encoding="utf-8")
+        for suffix, content in contents.items():
+            drafts[suffix].write_bytes(content)
+        for suffix, draft in drafts.items():
+            draft.replace(folder / f"{voice.name}{suffix}")
     except OSError as error:
-        raise VoiceError(f"The voice '{voice.name}' cannot be written to {folder}: {error}.") from error
+        for draft in drafts.values():
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+        raise VoiceNotSavedError(f"The voice '{voice.name}' cannot be written to {folder}: {error.strerror}.") from error
 
 
 def check_name(name: str) -> str:
@@ -229,24 +248,24 @@ class VoiceRegistry:
                     "remove it and add it again from its recording."
                 )
             return voice
-        raise VoiceError(self._unknown(wanted))
+        raise UnknownVoiceError(self._unknown(wanted))
 
     def add(self, voice: Voice, replace_existing: bool = False) -> None:
         """Keep a voice of the user's. Raises VoiceError when the name is taken or not a name."""
         check_name(voice.name)
         if voice.name in self._bundled_names():
-            raise VoiceError(f"'{voice.name}' is a voice of the model {self.model}: choose another name.")
+            raise VoiceExistsError(f"'{voice.name}' is a voice of the model {self.model}: choose another name.")
         if voice.name in self._names(self.user) and not replace_existing:
-            raise VoiceError(f"You already have a voice '{voice.name}': remove it first, or choose another name.")
+            raise VoiceExistsError(f"You already have a voice '{voice.name}': remove it first, or choose another name.")
         card = replace(voice.card, model=self.model)
         write_voice(self.user, replace(voice, card=card), np.float32)
 
     def remove(self, name: str) -> None:
         """Delete a voice of the user's. Raises VoiceError for the model's own voices and unknown names."""
         if name == DEFAULT or name in self._bundled_names():
-            raise VoiceError(f"'{name}' belongs to the model {self.model} and stays; only voices you added can go.")
+            raise VoiceExistsError(f"'{name}' belongs to the model {self.model} and stays; only voices you added can go.")
         if name not in self._names(self.user):
-            raise VoiceError(self._unknown(name))
+            raise UnknownVoiceError(self._unknown(name))
         for suffix in (".json", ".safetensors"):
             (self.user / f"{name}{suffix}").unlink(missing_ok=True)
 

@@ -19,7 +19,7 @@ from fireside.engine.engine import Engine
 from fireside.engine.flow import IncrementalFlow
 from fireside.engine.noise import start_noise
 from fireside.engine.render import ChunkHops, Hop
-from fireside.errors import FiresideError, TextError, UsageError
+from fireside.errors import EngineError, FiresideError, TextError, UsageError
 from fireside.models.checkpoint import ModelFolder
 from fireside.request import AudioChunk, SpeechRequest
 
@@ -73,6 +73,12 @@ def drain(engine: Engine, at_step: Callable[[int], None] = lambda step: None) ->
         if not engine.active:
             return got
     raise AssertionError("the engine does not come to an end")
+
+
+def iter_steps(engine: Engine, until: int = 0) -> Iterator[tuple[int, AudioChunk | FiresideError]]:
+    """What comes out until no more than so many requests are left."""
+    while engine.active > until:
+        yield from engine.step()
 
 
 def assert_same(got: Result, expected: Result) -> None:
@@ -193,7 +199,7 @@ def test_voices_are_not_hoarded(model: ModelFolder) -> None:
     engine = Engine(model, voices=2)
     for index in range(3):
         list(engine.generate(request(index)))
-    assert len(engine._prompts) == 2
+    assert engine.caches["prompt_flow"].entries == 2
 
 
 def test_timings(engine: Engine) -> None:
@@ -294,7 +300,7 @@ def test_a_failure_of_a_stage_frees_everybody(engine: Engine, monkeypatch: pytes
         patch.setattr(engine._vocoder, "append", broken)
         with pytest.raises(KeyboardInterrupt):
             drain(engine)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(EngineError):
         next(stream)
     assert_nothing_left(engine)
     assert list(engine.generate(request(1))), "it works again"
@@ -367,6 +373,43 @@ def test_text_that_ends_after_all_was_said(engine: Engine) -> None:
         chunks += [chunk for _, chunk in engine.step() if isinstance(chunk, AudioChunk)]
     assert [chunk.final for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert chunks[-1].progress == 1.0
+
+
+def test_a_listener_who_waits_for_more_text_is_not_short_of_audio(engine: Engine) -> None:
+    key = engine.submit(request(1, text=None, streaming=True))
+    engine.feed(key, SENTENCES)
+    listener = engine._requests[key].listener
+    while not engine.starved(key):
+        engine.step()
+    assert listener.began is not None
+    listener.began -= 1000.0  # they have heard everything long ago
+    engine.feed(key, SENTENCES)
+    assert listener.began is None
+    engine.cancel(key)
+    assert_nothing_left(engine)
+
+
+def test_flush(model: ModelFolder, engine: Engine) -> None:
+    key = engine.submit(request(1, text=None))
+    engine.feed(key, "The fire is lit, and there ")
+    engine.step()
+    assert engine.starved(key)
+    engine.flush(key)
+    assert not engine.starved(key)
+    engine.end(key)
+    chunks = [chunk for _, chunk in iter_steps(engine) if isinstance(chunk, AudioChunk)]
+    assert_same(joined(chunks), alone(model, request(1, text="The fire is lit, and there ")))
+
+
+def test_a_held_request_rests(model: ModelFolder, engine: Engine) -> None:
+    key, other = engine.submit(request(1)), engine.submit(request(2))
+    engine.hold(key, True)
+    got = [chunk for _, chunk in iter_steps(engine, until=1)]
+    assert_same(joined(got), alone(model, request(2)))  # type: ignore[arg-type]
+    assert not engine.advance()
+    engine.hold(key, False)
+    assert_same(joined([chunk for _, chunk in iter_steps(engine)]), alone(model, request(1)))  # type: ignore[misc]
+    assert other != key
 
 
 def test_a_prompt_of_whole_chunks_is_completed_at_once(model: ModelFolder) -> None:

@@ -80,3 +80,15 @@ def test_nothing_to_say() -> None:
         pieces([])
     with pytest.raises(TextError):
         pieces([" ", "..."])
+
+
+def test_a_flush_ends_the_piece_and_the_next_begins_anew() -> None:
+    text = Portions(Letters, Heard, max_ratio=2.0)  # type: ignore[arg-type]
+    (first,) = text.push("Good ")
+    assert text.flush() == []
+    assert said(first.machine) == "Good "  # type: ignore[arg-type]
+    assert first.machine.max_tokens == 10  # type: ignore[union-attr]
+    assert text.flush() == [], "there is nothing new to say"
+    (second,) = text.push("evening.")
+    assert text.finish() == []
+    assert said(second.machine) == "evening."  # type: ignore[arg-type]

@@ -146,7 +146,7 @@ class Listener:
         self.handle = type("Handle", (), {"machine": type("Said", (), {"done": False})(), "length": 0})()
         return self.handle
 
-    def step(self) -> list[tuple[Any, int]]:
+    def step(self, handles: Any = None) -> list[tuple[Any, int]]:
         token = self.says.pop(0)
         self.handle.machine.done = not self.says
         return [(self.handle, token)]

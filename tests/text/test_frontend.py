@@ -157,6 +157,21 @@ def test_a_complete_sentence_is_given_out_at_once() -> None:
     assert [p.text for p in stream.finish()] == ["我"]
 
 
+def test_a_flush_does_not_wait_for_the_end_of_the_sentence() -> None:
+    stream = StreamingFrontend(FRONTEND)
+    assert stream.push("I will tell you, ") == []
+    assert [p.text for p in stream.flush()] == ["I will tell you,"]
+    assert stream.flush() == []
+    assert stream.push("but ") == []
+    assert [p.text for p in stream.flush()] == ["but"]
+    assert stream.finish() == [], "all of it was given out"
+    silent = StreamingFrontend(FRONTEND)
+    silent.push("...")
+    assert silent.flush() == []
+    with pytest.raises(TextError):
+        silent.finish()
+
+
 def test_a_stream_with_nothing_to_say_is_an_error() -> None:
     stream = StreamingFrontend(FRONTEND)
     assert stream.push(" ... ") == []

@@ -35,6 +35,7 @@ _VALUES_AT_ONCE = 1 << 18  # decoded at a time, over all channels
 _WRITE_AT_ONCE = 1 << 15  # libsndfile's Vorbis encoder overflows its stack on very long writes
 _MAX_STREAM_BYTES = 1 << 28  # taken from a pipe, which has no size to check
 _UNKNOWN_LENGTH = 0xFFFFFFFF
+_MAX_RATE = 768_000  # in Hz; a header that claims more would make any bound in seconds a bound in gigabytes
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def _open(source: str | Path | bytes, name: str) -> BinaryIO:
 
 def _decode(file: soundfile.SoundFile, name: str, max_seconds: float, cut: bool) -> Recording:
     rate = file.samplerate
+    if rate > _MAX_RATE:
+        raise AudioError(f"{name} says that it has {rate} samples a second; no more than {_MAX_RATE} are read.")
     limit = int(max_seconds * rate)
     block = max(1, _VALUES_AT_ONCE // file.channels)
     pieces: list[np.ndarray] = []
@@ -241,13 +244,14 @@ class WavStream:
             raise OutputError(f"The audio stream was closed by its reader: {error.strerror}.") from error
 
 
-def wav_header(sample_rate: int) -> bytes:
-    """The 44 bytes before 16-bit mono samples of unknown number."""
+def wav_header(sample_rate: int, frames: int | None = None) -> bytes:
+    """The 44 bytes before that many 16-bit mono samples; None: their number is not known yet."""
+    size = _UNKNOWN_LENGTH if frames is None else 2 * frames
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", _UNKNOWN_LENGTH, b"WAVE"),
+        *(b"RIFF", min(size + 36, _UNKNOWN_LENGTH), b"WAVE"),
         *(b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16),
-        *(b"data", _UNKNOWN_LENGTH),
+        *(b"data", size),
     )
 
 

@@ -27,12 +27,14 @@ from fireside.engine.noise import start_noise
 from fireside.models.config import ChunkedFlowConfig
 from fireside.models.dit import chunk_mask
 from fireside.models.flow_encoder import EncoderPast
+from fireside.models.linear import linear
 from fireside.models.lookahead import LOOKAHEAD_HISTORY
 from fireside.models.matching import ChunkedFlow, euler_times, time_grid
 
 FIRST_SEGMENT = 4  # chunks; each further segment is twice as long, up to LAST_SEGMENT
 LAST_SEGMENT = 16
 SEGMENT_BYTES = 1 << 30  # a segment of several chunks is no larger
+PAGE_BYTES = 4096
 PASS_CHUNKS = 8  # most chunks of one request that are computed at once
 
 
@@ -40,7 +42,7 @@ PASS_CHUNKS = 8  # most chunks of one request that are computed at once
 class Segment:
     """Keys and values of a stretch of frames.
 
-    keys, values: one tensor for each Euler step and layer, [rows, heads, capacity, dim_head]; the first
+    keys, values: one tensor for each Euler step and layer, [rows * heads, capacity, dim_head]; the first
     `length` frames are filled. Filled frames never change, so forks of a state share segments.
     """
 
@@ -52,7 +54,7 @@ class Segment:
     @property
     def capacity(self) -> int:
         """Frames there is room for."""
-        return self.keys[0].shape[2]
+        return self.keys[0].shape[1]
 
 
 @dataclass
@@ -62,7 +64,7 @@ class FlowState:
     tokens: ids that are still needed, the first of them at token index `first_token`; frames: mel frames
     computed so far, those of the prompt included; prompt: normalised mel [n_mels, frames of the prompt];
     speaker: the condition [n_mels]; tails: the last inputs of the estimator's causal convolutions, each [steps,
-    rows, channels, kernel - 1]; encoded: the past of the token encoder, where it has attention; shared: how many
+    rows, kernel - 1, channels]; encoded: the past of the token encoder, where it has attention; shared: how many
     of the segments belong to the state this one was forked from.
     """
 
@@ -156,9 +158,14 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         self.layers, self.heads, self.dim_head = layers, heads, dim_head
         self.dtype = dtype
         self.storage = dtype if storage is None else storage
+        self._scale = dim_head**-0.5
         self.device = flow.spk_embed_affine_layer.weight.device
         self.convolutions = convolutions
-        self._places = {conv: place for place, conv in enumerate(convolutions)}
+        # Of every convolution its number, and its kernel [out, kernel * in] where one product over frames can do it.
+        self._places = {
+            conv: (place, conv.weight.detach().mT.flatten(1) if conv.groups == 1 else None)
+            for place, conv in enumerate(convolutions)
+        }
         times, widths = euler_times(time_grid(self.steps))
         self._times = times.to(self.device)
         self._widths: list[float] = widths.tolist()
@@ -196,7 +203,7 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
             prompt=self.flow.normalise(prompt_mel.to(self.device, torch.float32)),
             speaker=self.flow.speaker(embedding.to(self.device)[None])[0],
             tails=tuple(
-                torch.zeros(self.steps, self.rows, conv.in_channels, past, dtype=self.dtype, device=self.device)
+                torch.zeros(self.steps, self.rows, past, conv.in_channels, dtype=self.dtype, device=self.device)
                 for conv, past in self.convolutions.items()
             ),
         )
@@ -258,8 +265,10 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
             # A voice's segments are filled to the brim, since its forks go on in segments of their own.
             in_prompt = not state.shared and state.frames < state.prompt.shape[1]
             chunks = min(LAST_SEGMENT, FIRST_SEGMENT << len(own), SEGMENT_BYTES // (chunk * self.bytes_per_frame))
-            room = 0 if in_prompt else chunk * chunks
-            state.segments.append(self._segment(max(frames, room)))
+            room = max(frames, 0 if in_prompt else chunk * chunks)
+            # Nobody waits for a fork that only completes the prompt, as for the chunk behind it.
+            opening = not in_prompt and stop <= state.prompt.shape[1]
+            state.segments.append(self._segment(room, min(room, frames + chunk) if opening else 0))
         hides = None
         if frames > chunk:
             visible = chunk_mask(state.frames, stop, chunk, self.device)[:, state.frames :]
@@ -267,10 +276,18 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         tails = tuple(torch.empty_like(tail) for tail in state.tails)
         return Job(state, state.frames, stop, offset, hides, tails)
 
-    def _segment(self, capacity: int) -> Segment:
-        """Room for keys and values of `capacity` frames."""
-        shape = (self.steps * self.layers, self.rows, self.heads, capacity, self.dim_head)
+    def _segment(self, capacity: int, touched: int) -> Segment:
+        """Room for keys and values of `capacity` frames.
+
+        The first `touched` of them are written to at once: a system hands out memory at the first write, page by page,
+        which costs a chunk of CosyVoice 2 some 70 ms.
+        """
+        shape = (self.steps * self.layers, self.rows * self.heads, capacity, self.dim_head)
         keys, values = (torch.empty(shape, dtype=self.storage, device=self.device) for _ in range(2))
+        if touched:
+            step = max(1, PAGE_BYTES // (self.dim_head * self.storage.itemsize))
+            for room in (keys, values):
+                room[:, :, [*range(0, touched, step), touched - 1], 0] = 0
         return Segment(keys.unbind(), values.unbind(), 0, keys.nbytes + values.nbytes)
 
     def _solve(self, jobs: Sequence[Job]) -> Tensor:
@@ -305,25 +322,28 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
 
         Notes what the next pass needs.
         """
-        index, past = self._places[conv], self.convolutions[conv]
-        x = x.mT.to(conv.weight.dtype)
+        (index, kernel), past = self._places[conv], self.convolutions[conv]
+        x = x.to(conv.weight.dtype)
         pieces: list[Tensor] = []
         for job in jobs:
-            joined = torch.cat([job.state.tails[index][step], x[:, :, job.place]], dim=2)
-            job.tails[index][step] = joined[:, :, joined.shape[2] - past :]
+            joined = torch.cat([job.state.tails[index][step], x[:, job.place]], dim=1)
+            job.tails[index][step] = joined[:, joined.shape[1] - past :]
             pieces.append(joined)
         # One convolution over all jobs; what it computes across the borders is cut out.
-        joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
-        mixed = F.conv1d(joined, conv.weight, conv.bias, groups=conv.groups)
+        joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+        if kernel is None:
+            mixed = F.conv1d(joined.mT, conv.weight, conv.bias, groups=conv.groups).mT
+        else:
+            mixed = linear(joined.unfold(1, conv.kernel_size[0], 1).mT.flatten(2), kernel, conv.bias)
         if len(pieces) > 1:
-            wanted = [mixed[:, :, job.offset + i * past :][:, :, : job.frames] for i, job in enumerate(jobs)]
-            mixed = torch.cat(wanted, dim=2)
-        return mixed.mT
+            wanted = [mixed[:, job.offset + i * past :][:, : job.frames] for i, job in enumerate(jobs)]
+            mixed = torch.cat(wanted, dim=1)
+        return mixed
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, jobs: Sequence[Job], index: int) -> Tensor:
         """Attention of every job's frames over its own whole past: [rows, frames, heads * dim_head].
 
-        query (already scaled), key, value: [rows, heads, frames, dim_head]; index: step * layers + layer.
+        query, key, value: [rows, heads, frames, dim_head]; index: step * layers + layer.
         """
         mixed = [
             self._attend(query[:, :, job.place], key[:, :, job.place], value[:, :, job.place], job, index)
@@ -337,31 +357,34 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         Keys and values are written behind the job's earlier ones; the past lies in several segments, whose scores
         share one softmax.
         """
-        rows, heads, frames, _ = query.shape
-        query = query.reshape(rows * heads, frames, -1)
+        rows, heads, frames, dim = query.shape
+        query = query.reshape(rows * heads, frames, dim)
         segments = job.state.segments
         current = segments[-1]
         filled = current.length + frames
-        current.keys[index][:, :, current.length : filled] = key
-        current.values[index][:, :, current.length : filled] = value
+        for kept, new in ((current.keys[index], key), (current.values[index], value)):
+            kept.view(rows, heads, -1, dim)[:, :, current.length : filled] = new
         lengths = [segment.length for segment in segments[:-1]] + [filled]
-        keys = [
-            segment.keys[index][:, :, :length].flatten(0, 1).to(self.dtype)
-            for segment, length in zip(segments, lengths, strict=True)
-        ]
-        scores = [query @ part.mT for part in keys]
+        scores: list[Tensor] = []
+        for segment, length in zip(segments, lengths, strict=True):
+            keys = self._computable(segment.keys[index][:, :length])
+            # The product's own factor costs nothing; with a beta of 0 it does not read what it writes to.
+            room = query.new_empty(rows * heads, frames, length)
+            scores.append(room.baddbmm_(query, keys.mT, beta=0, alpha=self._scale))
         if job.hides is not None:
             scores[-1][:, :, current.length :] += job.hides
         weights = (torch.cat(scores, dim=-1) if len(scores) > 1 else scores[0]).softmax(dim=-1)
         mixed: Tensor | None = None
-        at = 0
-        for segment, length in zip(segments, lengths, strict=True):
-            values = segment.values[index][:, :, :length].flatten(0, 1).to(self.dtype)
-            share = weights[:, :, at : at + length]
-            mixed = share @ values if mixed is None else mixed.baddbmm_(share, values)
-            at += length
+        shares = weights.split(lengths, dim=2) if len(lengths) > 1 else (weights,)
+        for segment, length, share in zip(segments, lengths, shares, strict=True):
+            values = self._computable(segment.values[index][:, :length])
+            mixed = torch.bmm(share, values) if mixed is None else mixed.baddbmm_(share, values)
         assert mixed is not None
-        return mixed.view(rows, heads, frames, -1).transpose(1, 2).flatten(2)
+        return mixed.view(rows, heads, frames, dim).transpose(1, 2).flatten(2)
+
+    def _computable(self, kept: Tensor) -> Tensor:
+        """Keys or values in the type that is computed in."""
+        return kept if self.storage == self.dtype else kept.to(self.dtype)
 
     def _commit(self, job: Job) -> None:
         """Make a computed pass part of the request's past, and forget tokens that nothing needs."""

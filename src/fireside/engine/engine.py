@@ -1,89 +1,76 @@
 """The engine: several requests at once through LM, flow and vocoder, in chunks.
 
-`submit` takes a request in, `feed` and `end` give it text that comes in parts, `step` moves every request on
-(one LM id for each that decodes, then flow and vocoder for those that have a hop's worth of speech tokens),
-`cancel` drops one. A request owns all that is made for it; when it ends, fails or is cancelled, dropping its
-record frees everything. A long text is spoken piece by piece, each piece a run of its own from the voice's
-prompt; while one piece is vocoded the LM is at the next. Which networks do the work is `stages.py`'s matter."""
+`submit` takes a request in, `feed`, `flush` and `end` give it text that comes in parts, `step` moves requests on
+(an LM id for those that decode, then flow and vocoder for those that have a hop's worth of speech tokens), `cancel`
+drops one. Who moves first is `scheduler.py`'s matter, which networks do the work `stages.py`'s. A request owns all
+that is made for it; when it ends, fails or is cancelled, dropping its record frees everything. A long text is spoken
+piece by piece, each piece a run of its own from the voice's prompt; while one piece is vocoded the LM is at the next.
+"""
 
 from __future__ import annotations
 
 import itertools
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from fireside.cache import Bounded, CacheUse
 from fireside.engine.decoder import Decoder, Handle
 from fireside.engine.decoders import make_decoder
-from fireside.engine.incoming import incoming_text
+from fireside.engine.incoming import Incoming, incoming_text
 from fireside.engine.join import JoinState, join
 from fireside.engine.plan import PiecePlan, make_machine, make_sampler, plan_text, plan_tokens
 from fireside.engine.proofread import Judge, judge_of
 from fireside.engine.record import Piece, Record
-from fireside.engine.render import Hop, Prompt, Renderer, VocoderStage
+from fireside.engine.render import Hop, OverlapHops, Prompt, Renderer, VocoderStage
+from fireside.engine.scheduler import Listener, Scheduler, Turn
 from fireside.engine.silent import SilentTokenFilter
+from fireside.engine.speaking import Speaking
 from fireside.engine.stages import streaming_renderer, vocoder_stage, whole_renderer
 from fireside.engine.texts import AnyFrontend, make_frontend
-from fireside.errors import FiresideError, UsageError
+from fireside.errors import EngineError, FiresideError, UsageError
+from fireside.models.config import RegulatedFlowConfig
 from fireside.models.turns import Event
-from fireside.request import AudioChunk, SpeechRequest, Timings
+from fireside.request import AudioChunk, SpeechRequest
 
 if TYPE_CHECKING:
     from fireside.engine.products import Weights
     from fireside.models.checkpoint import ModelFolder
     from fireside.text.official import Choice
-
-AUDIBLE = 10 ** (-40 / 20)
-"""Amplitude from which a listener is taken to hear something."""
-
+    from fireside.voices import Voice
 
 PROMPT_BYTES = 2**31
 """Most bytes of voices' prompts that are kept ready, but for the one in use."""
 
-_PATIENCE = 1.0  # seconds of waiting for news before looking again
+FEATURE_BYTES = 2**26
+"""Most bytes of voices made of recordings that are kept, so that no recording is analysed twice."""
+
+LONGEST_PIECE = 17.0
+"""Seconds of speech that a piece of a text hardly ever passes, nor what is set aside for one of 12 s."""
 
 LAST_PAUSE = 0.15
 """Seconds of silence at the very end."""
 
+_PATIENCE = 1.0  # seconds of waiting for news before looking again
+_BEGUN_AT_ONCE = 2  # pieces begun in a step: reading one's text in keeps the others waiting
+_TEXT_PER_TOKEN = 0.5  # text ids beside a speech token in an LM's sequence, at most about
 
-class Speaking(Iterator[AudioChunk]):
-    """The chunks of one request; closing or dropping it cancels the request."""
 
-    def __init__(self, engine: Engine, key: int, text: Iterator[str]) -> None:
-        self._engine, self._key, self._text = engine, key, text
+@dataclass
+class Work:
+    """What an engine has done so far: LM steps, the rows in them, seconds of audio, seconds at work."""
 
-    def __next__(self) -> AudioChunk:
-        while True:
-            chunk = self._engine._next(self._key)
-            if chunk is not None:
-                return chunk
-            self._listen()
-
-    def _listen(self) -> None:
-        """Give the request the next part of its text; it may take its time to come."""
-        try:
-            part = next(self._text, None)
-        except BaseException:
-            self.close()
-            raise
-        if part is None:
-            self._engine.end(self._key)
-        else:
-            self._engine.feed(self._key, part)
-
-    def close(self) -> None:
-        """Cancel the request, if it is not over."""
-        self._engine.cancel(self._key)
-
-    def __del__(self) -> None:
-        self._engine._drop(self._key)
+    steps: int = 0
+    rows: int = 0
+    audio_seconds: float = 0.0
+    busy_seconds: float = 0.0
 
 
 class Engine:
@@ -107,13 +94,17 @@ class Engine:
         flow_storage: torch.dtype | None = None,
     ) -> None:
         self.model = model
+        self.work = Work()
+        self.analysed: Bounded[str, tuple[Voice, tuple[str, ...]]] = Bounded(FEATURE_BYTES)
+        """Voices made of recordings and what was noted about these, by what was in them; see Fireside.make_voice."""
         self._exact_vocoder, self._flow_storage = exact_vocoder, flow_storage
         self._lm_weights, self._normaliser = lm_weights, normaliser
-        self._rows, self._max_len, self._max_voices = rows, max_len, voices
+        self._rows, self._max_len = rows, max_len
         self._requests: dict[int, Record] = {}
         self._speaking: dict[Handle, tuple[Record, Piece]] = {}
-        self._prompts: OrderedDict[tuple[Renderer[Any, Any], str], Prompt[Any]] = OrderedDict()
+        self._prompts: Bounded[tuple[Renderer[Any, Any], str], Prompt[Any]] = Bounded(PROMPT_BYTES, voices, True)
         self._ids = itertools.count(1)
+        self._prompting = threading.Lock()
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
         self._busy = False
@@ -145,6 +136,12 @@ class Engine:
     def _whole(self) -> Renderer[Any, Any] | None:
         return whole_renderer(self.model, self._vocoder)
 
+    @cached_property
+    def _scheduler(self) -> Scheduler:
+        flow = self.model.config.flow
+        chunk = OverlapHops().hop if isinstance(flow, RegulatedFlowConfig) else flow.chunk_tokens
+        return Scheduler(chunk, self.model.config.token_rate)
+
     def _renderer(self, request: SpeechRequest) -> Renderer[Any, Any]:
         return self._streaming if request.streaming or self._whole is None else self._whole
 
@@ -153,14 +150,55 @@ class Engine:
         """Requests that are not over."""
         return len(self._requests)
 
+    @property
+    def rows(self) -> int:
+        """How many pieces the LM decodes at once."""
+        return self._rows
+
+    def reserve(self, rows: int) -> None:
+        """Have the LM decode so many pieces at once from now on; nothing may be spoken meanwhile."""
+        with self._lock:
+            if self._speaking:
+                raise UsageError("The LM's rows can be set only while nothing is being spoken.")
+            self._rows = rows
+            self.__dict__.pop("_decoder", None)
+
+    @property
+    def device(self) -> torch.device:
+        """What it computes on."""
+        return self._decoder.device
+
+    @property
+    def request_bytes(self) -> int:
+        """Memory that a request takes, a long piece supposed, beside its voice's prompt: LM, flow and vocoder."""
+        config, seconds = self.model.config, LONGEST_PIECE
+        tokens = seconds * config.token_rate
+        lm = self._decoder.position_bytes * min(self._max_len, int(tokens * (1 + _TEXT_PER_TOKEN)))
+        ratio = 0 if isinstance(config.flow, RegulatedFlowConfig) else config.flow.token_mel_ratio
+        return lm + int(self._streaming.flow.bytes_per_frame * tokens * ratio)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that requests hold now: LM, flow, vocoder and audio that was not taken."""
+        with self._lock:
+            positions = sum(handle.length for handle in self._speaking)
+            lm = positions * self._decoder.position_bytes if positions else 0
+            return lm + sum(state.nbytes for state in self._requests.values())
+
+    @property
+    def caches(self) -> Mapping[str, CacheUse]:
+        """How the caches did: prompts ready in the flow, recordings analysed, beginnings ready in the LM."""
+        uses = {"prompt_flow": self._prompts.use, "prompt_features": self.analysed.use}
+        if "_decoder" in self.__dict__:
+            uses["lm_prefix"] = self._decoder.prefixes.use
+        return uses
+
     def submit(self, request: SpeechRequest) -> int:
         """Take a request in and return its id. Raises TextError for a text that cannot be spoken.
 
         A request whose text is None waits for `feed` and `end`.
         """
-        if not (request.text is None or isinstance(request.text, str)):
-            raise UsageError("Give an iterator of text to `generate`, or no text and its parts to `feed`.")
-        return self._submit(request, owned=False)
+        return self.enter(self.prepare(request))
 
     def generate(self, request: SpeechRequest) -> Speaking:
         """The chunks of one request as they are made; other requests move on meanwhile.
@@ -169,10 +207,25 @@ class Engine:
         Raises as `submit`.
         """
         parts: Iterator[str] = iter(()) if isinstance(request.text, str | None) else request.text
-        return Speaking(self, self._submit(request, owned=True), parts)
+        return Speaking(self, self.enter(self._prepared(request, time.perf_counter(), owned=True)), parts)
 
-    def _submit(self, request: SpeechRequest, owned: bool) -> int:
-        submitted = time.perf_counter()
+    def prepare(self, request: SpeechRequest, made: float | None = None) -> Record:
+        """What `enter` takes: text and voice made ready, for which no other request waits.
+
+        made: when the request was made (time.perf_counter), None for now; its timings count from there.
+        """
+        if not (request.text is None or isinstance(request.text, str)):
+            raise UsageError("Give an iterator of text to `generate`, or no text and its parts to `feed`.")
+        return self._prepared(request, time.perf_counter() if made is None else made, owned=False)
+
+    def enter(self, record: Record) -> int:
+        """Take a prepared request in and return its id."""
+        with self._lock:
+            self._requests[record.id] = record
+        return record.id
+
+    def _prepared(self, request: SpeechRequest, made: float, owned: bool) -> Record:
+        started = time.perf_counter()
         plans: list[PiecePlan] = []
         incoming = None
         if request.tokens:
@@ -182,23 +235,26 @@ class Engine:
         else:
             incoming = incoming_text(self.model.config.lm, request, self.frontend)
             plans = incoming.begin()
-        elapsed = time.perf_counter() - submitted
+        read = time.perf_counter()
+        # Here and not in a step: a long prompt that is new takes a second, in which others would have to wait.
+        self._prompt(request)
+        heard = time.perf_counter()
         state = Record(
             next(self._ids),
             request,
             seed=0 if request.seed is None else request.seed,
-            plans=deque(),
             join=self._join(request),
-            submitted=submitted,
-            timings=Timings(front_end=elapsed, total=elapsed),
-            weight=0,
+            submitted=made,
+            rate=self.model.config.vocoder.sample_rate,
             owned=owned,
+            listener=Listener(made, eager=request.streaming),
+            spent=defaultdict(
+                float, queue=started - made, front_end=read - started, flow=heard - read, total=heard - started
+            ),
             incoming=incoming,
         )
         state.plan(plans)
-        with self._lock:
-            self._requests[state.id] = state
-        return state.id
+        return state
 
     def _join(self, request: SpeechRequest) -> JoinState | None:
         if self.model.config.join == "plain":
@@ -210,30 +266,59 @@ class Engine:
 
         A text that cannot be spoken ends the request with a TextError.
         """
-        self._listen(key, text)
+        self._listen(key, lambda incoming: incoming.push(text))
+
+    def flush(self, key: int) -> None:
+        """What came of a request's text is spoken without waiting for the rest of its sentence; as `feed`."""
+        self._listen(key, lambda incoming: incoming.flush())
 
     def end(self, key: int) -> None:
-        """The text of a request has ended."""
+        """The text of a request has ended; as `feed`."""
         self._listen(key, None)
 
-    def _listen(self, key: int, text: str | None) -> None:
+    def _listen(self, key: int, push: Callable[[Incoming], list[PiecePlan]] | None) -> None:
         with self._lock:
             state = self._requests.get(key)
             if state is None or state.incoming is None:
                 return
             started = time.perf_counter()
+            if state.starved:
+                state.listener.rest(started)
             try:
-                state.plan(state.incoming.finish() if text is None else state.incoming.push(text))
-            except FiresideError as error:
+                state.plan(state.incoming.finish() if push is None else push(state.incoming))
+            except Exception as error:
                 self._fail(state, error)
                 return
-            if text is None:
+            if push is None:
                 state.incoming = None
                 if not (state.pieces or state.plans):  # all was said before it was known to be all
-                    self._emit(state, np.zeros(0, np.float32), True, started)
+                    state.emit(np.zeros(0, np.float32), True, 0.0, started)
             elapsed = time.perf_counter() - started
-            state.timings = state.timings.plus(front_end=elapsed, total=elapsed)
+            state.spent["front_end"] += elapsed
+            state.spent["total"] += elapsed
             self._news.notify_all()
+
+    def hold(self, key: int, held: bool) -> None:
+        """Make no more of a request for now, or go on with it; it keeps what it has."""
+        with self._lock:
+            state = self._requests.get(key)
+            if state is not None:
+                state.held = held
+                self._news.notify_all()
+
+    def starved(self, key: int) -> bool:
+        """Whether nothing can be made of a request before more of its text comes."""
+        with self._lock:
+            state = self._requests.get(key)
+            return state is not None and state.starved
+
+    def fail(self, key: int, error: FiresideError) -> None:
+        """End a request with an error and free all that is kept for it; does nothing when it is already over."""
+        with self._lock:
+            state = self._requests.get(key)
+            if state is not None and not state.over:
+                self._fail(state, error)
+                self._news.notify_all()
 
     def cancel(self, key: int) -> None:
         """Drop a request and all that is kept for it; does nothing when it is already over."""
@@ -243,7 +328,7 @@ class Engine:
                 self._free(state)
                 self._news.notify_all()
 
-    def _drop(self, key: int) -> None:
+    def drop(self, key: int) -> None:
         """As `cancel`, from wherever Python collects garbage: in the midst of a step, too."""
         self._dropped.append(key)
         if not self._busy:
@@ -255,24 +340,31 @@ class Engine:
                 self.cancel(self._dropped.popleft())
 
     def step(self) -> list[tuple[int, AudioChunk | FiresideError]]:
-        """Move every request on; what came out of those of `submit`, each with its id.
+        """Move requests on; what came out of those of `submit`, each with its id.
 
-        A request that fails yields its error as its last item. Any other exception ends all requests and is
-        raised."""
+        A request that fails yields its error as its last item. What is no Exception, as a KeyboardInterrupt, ends all
+        requests and is raised."""
         with self._lock:
-            self._advance()
+            self.advance()
+            return self.collect()
+
+    def collect(self) -> list[tuple[int, AudioChunk | FiresideError]]:
+        """What has come out of the requests of `submit`, each with its id; those that are over are gone then."""
+        with self._lock:
             out: list[tuple[int, AudioChunk | FiresideError]] = []
             for state in [state for state in self._requests.values() if not state.owned]:
                 out += [(state.id, chunk) for chunk in state.ready]
                 state.ready.clear()
-                if isinstance(state.error, FiresideError):
+                if state.error is not None:
                     out.append((state.id, state.error))
                 if state.over:
                     del self._requests[state.id]
             return out
 
-    def _next(self, key: int) -> AudioChunk | None:
-        """The next chunk of a request of `generate`; None when more of its text must come first."""
+    def next(self, key: int) -> AudioChunk | None:
+        """The next chunk of a request of `generate`; None when more of its text must come first.
+
+        Raises StopIteration when there is none, and the request's error."""
         with self._lock:
             while True:
                 state = self._requests.get(key)
@@ -287,33 +379,46 @@ class Engine:
                     raise state.error
                 if state.starved:
                     return None
-                if not self._advance():
+                if not self.advance():
                     # All rows of the LM wait for text of other requests, which comes while the lock is open.
                     self._news.wait(_PATIENCE)
 
-    def _advance(self) -> bool:
-        """Move every request on; whether any could be."""
-        self._sweep()
-        working = [state for state in self._requests.values() if state.pieces or state.plans]
-        started = time.perf_counter()
-        self._busy = True
-        try:
-            moved = any([self._open(), self._decode(), self._speak(started)])
-        except BaseException as error:
-            # The states may be half moved on: nobody's can be trusted any more.
-            for state in list(self._requests.values()):
-                self._fail(state, error)
-                if not state.owned:
-                    del self._requests[state.id]
-            raise
-        finally:
-            self._busy = False
-        elapsed = time.perf_counter() - started
-        for state in working:
-            state.timings = state.timings.plus(total=elapsed)
-        return moved
+    def advance(self) -> bool:
+        """Move requests on; whether any could be."""
+        with self._lock:
+            self._sweep()
+            working = [state for state in self._requests.values() if state.pieces or state.plans]
+            started = time.perf_counter()
+            self._busy = True
+            try:
+                begun = self._open(started)
+                awaited, decoded = self._decode(started)
+                moved = self._speak(awaited, started) or begun or decoded
+            except BaseException as error:
+                # The states may be half moved on: nobody's can be trusted any more.
+                failure = error if isinstance(error, Exception) else EngineError("The computation was interrupted.")
+                for state in list(self._requests.values()):
+                    self._fail(state, failure)
+                    if not state.owned:
+                        del self._requests[state.id]
+                raise
+            finally:
+                self._busy = False
+            elapsed = time.perf_counter() - started
+            self.work.busy_seconds += elapsed
+            for state in working:
+                state.spent["total"] += elapsed
+            return moved
 
-    def _fail(self, state: Record, error: BaseException) -> None:
+    def _fail(self, state: Record, error: Exception) -> None:
+        """End a request with an error, as the caller will see it."""
+        if not isinstance(error, FiresideError):
+            failure = EngineError(
+                f"The model failed on this request ({type(error).__name__}: {error}). Others are not affected: try it "
+                "again, or with another text, and report it if it stays."
+            )
+            failure.__cause__ = error
+            error = failure
         state.error = error
         self._free(state)
 
@@ -330,26 +435,40 @@ class Engine:
             del self._speaking[piece.handle]
             piece.handle = None
 
-    def _open(self) -> bool:
-        """Begin pieces while the LM has room: everybody's first one, then the ones after. Whether any was begun."""
-        requests = list(self._requests.values())
-        begun = False
-        for state in requests:
-            if not state.pieces and state.plans:
-                begun |= self._begin(state)
-        for state in requests:
-            # One piece ahead, once the LM is done with the one before: the listener does not wait for it, and
-            # no more than two pieces are ever kept.
-            if len(state.pieces) == 1 and state.plans and state.pieces[0].complete:
-                begun |= self._begin(state)
-        return begun
+    def _in_hand(self, state: Record) -> float:
+        """Seconds of speech of a request whose tokens are there and wait to be rendered."""
+        return state.waiting / (self.model.config.token_rate * state.request.speed)
+
+    def _open(self, now: float) -> bool:
+        """Begin pieces while the LM has room; whether any was begun.
+
+        A request's next piece is begun when it has none, and one ahead once the LM is done with the one before: the
+        listener does not wait for it, and no more than two pieces are ever kept.
+        """
+        turns = [
+            Turn(state, state.listener, in_hand=self._in_hand(state))
+            for state in self._requests.values()
+            if state.plans
+            and not state.held
+            and (not state.pieces or (len(state.pieces) == 1 and state.pieces[0].complete))
+        ]
+        begun = 0
+        for state in self._scheduler.admitting(turns, now):
+            if begun == _BEGUN_AT_ONCE:
+                break
+            try:
+                begun += self._begin(state)
+            except Exception as error:
+                self._fail(state, error)
+                begun += 1
+        return begun > 0
 
     def _begin(self, state: Record) -> bool:
         """Begin a request's next piece, unless the LM has no room; whether it was begun."""
         given = bool(state.request.tokens)
         if not given and not self._decoder.free_slots:
             return False
-        index, plan = state.plans.popleft()
+        index, plan = state.plans[0]
         request, config = state.request, self.model.config.lm
         renderer = self._renderer(request)
         piece = Piece(
@@ -357,85 +476,96 @@ class Engine:
             tokens=list(plan.tokens),
             complete=given,
             renderer=renderer,
-            state=renderer.start(self._prompt(renderer, state), request.speed, request.hops),
+            state=renderer.start(self._prompt(request), request.speed, request.hops),
         )
         if not given:
             if config.max_silent_run:
                 piece.heard = SilentTokenFilter(frozenset(config.silent_tokens), config.max_silent_run)
-            piece.handle = self._decoder.admit(
-                make_machine(config, request, plan, self._judge),
-                make_sampler(request.sampling or config.sampling, state.seed, index),
-                torch.from_numpy(request.voice.embedding) if request.use_speaker else None,
-            )
+            machine = make_machine(config, request, plan, self._judge)
+            sampler = make_sampler(request.sampling or config.sampling, state.seed, index)
+            speaker = torch.from_numpy(request.voice.embedding) if request.use_speaker else None
+            piece.handle = self._decoder.admit(machine, sampler, speaker)
             self._speaking[piece.handle] = (state, piece)
+        state.plans.popleft()
         state.pieces.append(piece)
         return True
 
-    def _prompt(self, renderer: Renderer[Any, Any], state: Record) -> Prompt[Any]:
+    def _prompt(self, request: SpeechRequest) -> Prompt[Any]:
         """What the voice's prompt leaves behind, computed once for each voice."""
-        voice = state.request.voice
-        key = (renderer, voice.fingerprint)
+        renderer = self._renderer(request)
+        key = (renderer, request.voice.fingerprint)
         prompt = self._prompts.get(key)
         if prompt is None:
-            started = time.perf_counter()
-            prompt = renderer.prompt(voice)
-            state.timings = state.timings.plus(flow=time.perf_counter() - started)
-            self._prompts[key] = prompt
-            self._forget_prompts()
-        self._prompts.move_to_end(key)
+            with self._prompting:  # who comes meanwhile for the same voice waits, and finds it
+                prompt = self._prompts.get(key)
+                if prompt is None:
+                    prompt = renderer.prompt(request.voice)
+                    self._prompts.put(key, prompt, prompt.flow.nbytes)
         return prompt
 
-    def _forget_prompts(self) -> None:
-        """Drop the voices that were not used for longest: some seconds of a large model's past take a gigabyte."""
-        while len(self._prompts) > 1 and (
-            len(self._prompts) > self._max_voices
-            or sum(prompt.flow.nbytes for prompt in self._prompts.values()) > PROMPT_BYTES
-        ):
-            self._prompts.popitem(last=False)
-
-    def _decode(self) -> bool:
-        """One LM id for every piece that decodes; whether there was one."""
-        if not self._speaking:
-            return False
-        fresh = {handle for handle in self._speaking if handle.length == 0}
+    def _decode(self, now: float) -> tuple[bool, bool]:
+        """One LM id for every piece whose turn it is; whether somebody's first sound depended on it, and whether there
+        was one."""
+        turns = [
+            Turn(handle, state.listener, in_hand=self._in_hand(state))
+            for handle, (state, _) in self._speaking.items()
+            if not state.held
+        ]
+        chosen = self._scheduler.decoding(turns, now)
+        if not chosen:
+            return False, False
+        fresh = {handle for handle in chosen if handle.length == 0}
         started = time.perf_counter()
-        decoded = self._decoder.step()
+        decoded = self._decoder.step(chosen)
         elapsed = time.perf_counter() - started
+        self.work.steps += bool(decoded)
+        self.work.rows += len(decoded)
+        awaited = False
         for handle, outcome in decoded:
             if handle not in self._speaking:  # its request has just failed
                 continue
             state, piece = self._speaking[handle]
-            kind = "lm_prefill" if handle in fresh else "lm_decode"
-            state.timings = state.timings.plus(**{kind: elapsed})
-            if isinstance(outcome, FiresideError):
+            state.spent["lm_prefill" if handle in fresh else "lm_decode"] += elapsed
+            if isinstance(outcome, Exception):
                 self._fail(state, outcome)
                 continue
             if not isinstance(outcome, Event):
                 settled = (outcome,) if isinstance(outcome, int) else outcome
                 piece.tokens += [token for token in settled if piece.heard is None or piece.heard.keep(token)]
-                state.timings = state.timings.plus(lm_tokens=len(settled))
+                state.drawn += len(settled)
+            awaited |= state.listener.eager and state.listener.began is None
             if handle.machine.done:
                 piece.complete = True
                 self._release(piece)
-        return bool(decoded)
+        return awaited, bool(decoded)
 
-    def _speak(self, step_started: float) -> bool:
-        """Render the next hop of every request whose first piece has the tokens for it, and join it on.
+    def _speak(self, awaited: bool, step_started: float) -> bool:
+        """Render the next hops that are due, of requests whose first piece has the tokens for it, and join them on.
 
-        Whether there was one.
+        awaited: somebody's first sound waits for the LM. Whether there was a hop.
         """
-        batches: dict[Renderer[Any, Any], list[tuple[Record, Piece, Hop]]] = {}
+        now = time.perf_counter()
+        alone = len(self._requests) == 1
+        turns = []
         for state in self._requests.values():
-            if state.pieces:
+            if state.pieces and not state.held:
                 piece = state.pieces[0]
-                hop = piece.wants(state.hop)
+                hop = piece.wants(state.hop, self._scheduler.chunks(state.listener, state.hop, alone, now))
                 if hop is not None:
-                    batches.setdefault(piece.renderer, []).append((state, piece, hop))
+                    turns.append(Turn((state, piece, hop), state.listener, tokens=hop.tokens))
+        batches: dict[Renderer[Any, Any], list[tuple[Record, Piece, Hop]]] = {}
+        for state, piece, hop in self._scheduler.rendering(turns, awaited, now):
+            batches.setdefault(piece.renderer, []).append((state, piece, hop))
         for renderer, rows in batches.items():
             fresh = [piece.tokens[piece.taken : piece.taken + hop.tokens] for _, piece, hop in rows]
             rendered = renderer.append([piece.state for _, piece, _ in rows], fresh, [hop.final for *_, hop in rows])
+            self._scheduler.rendered(sum(map(len, fresh)), rendered.flow_seconds + rendered.vocoder_seconds)
             for (state, piece, hop), tokens, wave in zip(rows, fresh, rendered.waves, strict=True):
-                state.timings = state.timings.plus(flow=rendered.flow_seconds, vocoder=rendered.vocoder_seconds)
+                state.spent["flow"] += rendered.flow_seconds
+                state.spent["vocoder"] += rendered.vocoder_seconds
+                if isinstance(wave, Exception):
+                    self._fail(state, wave)
+                    continue
                 state.fresh += tokens
                 state.hop += not hop.opening
                 self._hand_out(state, piece, wave, hop.final, step_started)
@@ -451,36 +581,6 @@ class Engine:
             state.pieces.popleft()
             state.spoken_weight += piece.plan.weight
         if len(samples) or last:
-            self._emit(state, samples, last, step_started)
-
-    def _emit(self, state: Record, samples: np.ndarray, final: bool, step_started: float) -> None:
-        """Put a chunk where its request's caller finds it."""
-        clock = time.perf_counter()
-        now = clock - state.submitted
-        rate = self.model.config.vocoder.sample_rate
-        timings = state.timings
-        if state.samples == 0 and len(samples):
-            timings = timings.plus(ttfa=now)
-        if timings.audible_ttfa == 0:
-            loud = np.flatnonzero(np.abs(samples) > AUDIBLE)
-            if len(loud):
-                timings = timings.plus(
-                    audible_ttfa=max(now, timings.ttfa + state.samples / rate) + float(loud[0]) / rate
-                )
-        state.samples += len(samples)
-        timings = replace(timings, audio_seconds=state.samples / rate)
-        state.timings = timings
-        weight = state.spoken_weight + sum(piece.share * piece.plan.weight for piece in state.pieces)
-        state.progress = 1.0 if final else max(state.progress, min(weight / max(state.weight, 1), 1.0))
-        chunk = AudioChunk(
-            samples,
-            rate,
-            index=state.chunks,
-            final=final,
-            timings=timings.plus(total=clock - step_started),
-            progress=state.progress,
-            tokens=tuple(state.fresh),
-        )
-        state.chunks += 1
-        state.fresh = []
-        state.ready.append(chunk)
+            now = time.perf_counter()
+            state.emit(samples, last, now - step_started, now)
+            self.work.audio_seconds += len(samples) / state.rate

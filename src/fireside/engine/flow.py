@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fireside.engine.chunkwise import ChunkwiseFlow, Job
+from fireside.engine.products import join
 from fireside.models.config import FlowConfig
 from fireside.models.dit import NORM_EPS
 from fireside.models.flow import CausalFlow
@@ -45,6 +46,11 @@ class IncrementalFlow(ChunkwiseFlow[CausalFlow, tuple[Tensor, Tensor]]):
                 if isinstance(conv, nn.Conv1d)
             },
         )
+        # The weights and biases of queries, keys and values in one: one product instead of three.
+        self._qkv = []
+        for block in estimator.blocks:
+            parts = (block.attn.to_q, block.attn.to_k, block.attn.to_v)
+            self._qkv.append((join([part.weight for part in parts]), join([part.bias for part in parts])))
         with torch.inference_mode():
             self._prepare()
 
@@ -62,17 +68,6 @@ class IncrementalFlow(ChunkwiseFlow[CausalFlow, tuple[Tensor, Tensor]]):
                 self._modulation[step].append(tuple(part[step].contiguous() for part in parts))
         scale, shift = (part[:, 0] for part in estimator.norm_out(time))
         self._final = [(shift[step].contiguous(), (1 + scale[step]).contiguous()) for step in range(self.steps)]
-        self._qkv = []
-        for block in estimator.blocks:
-            linears = (block.attn.to_q, block.attn.to_k, block.attn.to_v)
-            weight = torch.cat([linear.weight for linear in linears])
-            bias = torch.cat([linear.bias for linear in linears])
-            # The softmax's 1 / sqrt(dim_head) goes into the query.
-            inner = linears[0].weight.shape[0]
-            scale_query = self.config.dit.dim_head**-0.5
-            weight[:inner] *= scale_query
-            bias[:inner] *= scale_query
-            self._qkv.append((weight, bias))
         n_mels = self.config.n_mels
         weight = estimator.input_embed.proj.weight
         self._in_noisy, self._in_cond, self._in_mu, self._in_speaker = (

@@ -35,6 +35,9 @@ class Incoming(Protocol):
     def push(self, text: str) -> list[PiecePlan]:
         """A part came in. Raises TextError for what cannot be spoken."""
 
+    def flush(self) -> list[PiecePlan]:
+        """What has come is to be said without waiting for what may follow. Raises TextError as `push`."""
+
     def finish(self) -> list[PiecePlan]:
         """The text has ended. Raises TextError when there was nothing to say in all of it."""
 
@@ -53,6 +56,10 @@ class Sentences:
     def push(self, text: str) -> list[PiecePlan]:
         """See Incoming."""
         return plan_pieces(self._text.push(text), self._speed, phones=True)
+
+    def flush(self) -> list[PiecePlan]:
+        """See Incoming."""
+        return plan_pieces(self._text.flush(), self._speed, phones=True)
 
     def finish(self) -> list[PiecePlan]:
         """See Incoming."""
@@ -98,6 +105,10 @@ class Portions:
                     plans += self._close()
             self._last = char
         return plans + self._take(text[start:])
+
+    def flush(self) -> list[PiecePlan]:
+        """See Incoming."""
+        return self._close()
 
     def finish(self) -> list[PiecePlan]:
         """See Incoming."""

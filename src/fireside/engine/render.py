@@ -6,16 +6,18 @@ two protocols, with one explicit state for each request. See `stages.py` for whi
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fireside.engine.speed import SpeedState, change_speed, stretch
+from fireside.models.causal import Tails
 
 if TYPE_CHECKING:
     from fireside.voices import Voice
@@ -36,11 +38,25 @@ class FlowPast(Protocol):
 
 
 F = TypeVar("F", bound=FlowPast)
-V = TypeVar("V")
+
+
+class VocoderPast(Protocol):
+    """What a vocoder stage keeps of one request."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held by this request, in bytes."""
+
+
+V = TypeVar("V", bound=VocoderPast)
 
 
 class FlowStage(Protocol[F]):
     """Tokens to mel, in pieces."""
+
+    @property
+    def bytes_per_frame(self) -> int:
+        """What a mel frame adds to a request's state; 0 where it does not grow."""
 
     def start(self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor) -> F:
         """A state that has heard a prompt: [P] ids, [n_mels, frames] natural log, [speaker_dim]."""
@@ -78,11 +94,12 @@ class Schedule(Protocol):
     def whole(self) -> bool:
         """Whether everything is rendered in one hop."""
 
-    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int) -> Hop | None:
+    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """The next hop, or None while its tokens are not all there.
 
         prompt: tokens of the prompt; taken, waiting: tokens that were rendered and that were not; complete: no
-        more will come; hop: how many hops the request has made.
+        more will come; hop: how many hops the request has made; chunks: of the flow's mask, how many the hop should
+        have, where that is free to choose.
         """
 
 
@@ -90,9 +107,9 @@ class Schedule(Protocol):
 class ChunkHops:
     """Whole chunks of the flow's mask, counted from the start of the prompt, and the tokens it looks ahead to.
 
-    hops: how many chunks each hop has, the last entry for all that follow. as_released: the schedule of the
-    released code to the letter, which waits for a whole chunk behind the one that the prompt ends in, and
-    closes in a hop of its own when tokens run out exactly at a chunk's end. (Its hops grew from request to
+    hops: how many chunks each hop has, the last entry for all that follow; None leaves it to who asks. as_released:
+    the schedule of the released code to the letter, which waits for a whole chunk behind the one that the prompt ends
+    in, and closes in a hop of its own when tokens run out exactly at a chunk's end. (Its hops grew from request to
     request, too; a request here has its own.)
 
     A prompt that fills its last chunk still waits for the tokens that this chunk looks ahead to. They are rendered
@@ -101,15 +118,16 @@ class ChunkHops:
 
     chunk_tokens: int
     lookahead: int
-    hops: tuple[int, ...] = (1, 1, 2, 4)
+    hops: tuple[int, ...] | None = None
     as_released: bool = False
     whole = False
 
-    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int) -> Hop | None:
+    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """See Schedule."""
         if taken == 0 and prompt and prompt % self.chunk_tokens == 0 and not complete:
             return Hop(self.lookahead, False, opening=True) if waiting >= self.lookahead else None
-        chunks = self.hops[min(hop, len(self.hops) - 1)]
+        if self.hops is not None:
+            chunks = self.hops[min(hop, len(self.hops) - 1)]
         position = prompt + max(0, taken - self.lookahead)
         if self.as_released and taken == 0:
             position += -position % self.chunk_tokens
@@ -133,7 +151,7 @@ class OverlapHops:
     overlap: int = 20
     whole = False
 
-    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int) -> Hop | None:
+    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """See Schedule."""
         wanted = self.hop + (self.overlap if taken == 0 else 0)
         if waiting >= wanted:
@@ -147,7 +165,7 @@ class Whole:
 
     whole = True
 
-    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int) -> Hop | None:
+    def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """See Schedule."""
         return Hop(waiting, True) if complete else None
 
@@ -163,6 +181,19 @@ class RenderState(Generic[F, V]):
     prompt: int
     taken: int = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Memory held by this request, without what it shares with its voice, in bytes."""
+        return self.flow.nbytes + self.vocoder.nbytes
+
+    def saved(self) -> RenderState[F, V]:
+        """What `restore` goes back to."""
+        return replace(self, flow=_apart(self.flow), vocoder=_apart(self.vocoder), speed=_apart(self.speed))
+
+    def restore(self, saved: RenderState[F, V]) -> None:
+        """Go back to a state that was saved; once."""
+        self.flow, self.vocoder, self.speed, self.taken = saved.flow, saved.vocoder, saved.speed, saved.taken
+
 
 @dataclass(frozen=True)
 class Prompt(Generic[F]):
@@ -174,9 +205,9 @@ class Prompt(Generic[F]):
 
 @dataclass(frozen=True)
 class Rendered:
-    """The samples [n] that each row's hop made, and the wall time of the two stages in seconds."""
+    """The samples [n] that each row's hop made, or why it failed; and the wall time of the two stages in seconds."""
 
-    waves: list[np.ndarray]
+    waves: list[np.ndarray | Exception]
     flow_seconds: float
     vocoder_seconds: float
 
@@ -210,14 +241,36 @@ class Renderer(Generic[F, V]):
             schedule = replace(schedule, hops=hops)
         return RenderState(prompt.flow.fork(), self.vocoder.start(seed), SpeedState(speed), schedule, prompt.tokens)
 
-    def wants(self, state: RenderState[F, V], waiting: int, complete: bool, hop: int) -> Hop | None:
+    def wants(self, state: RenderState[F, V], waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """The request's next hop, or None; arguments as in Schedule.wants."""
-        return state.schedule.wants(state.prompt, state.taken, waiting, complete, hop)
+        return state.schedule.wants(state.prompt, state.taken, waiting, complete, hop, chunks)
 
     def append(
         self, states: Sequence[RenderState[F, V]], tokens: Sequence[Sequence[int]], finals: Sequence[bool]
     ) -> Rendered:
-        """Render each request's next hop, as `wants` had it."""
+        """Render each request's next hop, as `wants` had it. One that fails leaves the others as if it were not there;
+        its own state is spent."""
+        saved = [state.saved() for state in states] if len(states) > 1 else []
+        started = time.perf_counter()
+        try:
+            return self._append(states, tokens, finals)
+        except Exception as error:
+            if not saved:
+                return Rendered([error], time.perf_counter() - started, 0.0)
+        # Whose fault it was shows when each is rendered alone.
+        for state, before in zip(states, saved, strict=True):
+            state.restore(before)
+        rows = zip(states, tokens, finals, strict=True)
+        alone = [self.append([state], [row], [final]) for state, row, final in rows]
+        return Rendered(
+            [wave for each in alone for wave in each.waves],
+            sum(each.flow_seconds for each in alone),
+            sum(each.vocoder_seconds for each in alone),
+        )
+
+    def _append(
+        self, states: Sequence[RenderState[F, V]], tokens: Sequence[Sequence[int]], finals: Sequence[bool]
+    ) -> Rendered:
         started = time.perf_counter()
         ids = [torch.tensor(row, dtype=torch.long) for row in tokens]
         mels = self.flow.append([state.flow for state in states], ids, finals)
@@ -226,7 +279,7 @@ class Renderer(Generic[F, V]):
         between = time.perf_counter()
         mels = [self._paced(state, mel, final) for state, mel, final in zip(states, mels, finals, strict=True)]
         waves = self.vocoder.append([state.vocoder for state in states], mels, finals)
-        samples = [wave.float().cpu().numpy() for wave in waves]
+        samples: list[np.ndarray | Exception] = [wave.float().cpu().numpy() for wave in waves]
         return Rendered(samples, between - started, time.perf_counter() - between)
 
     @staticmethod
@@ -235,3 +288,20 @@ class Renderer(Generic[F, V]):
         if state.schedule.whole:
             return stretch(mel, state.speed.speed)
         return change_speed(state.speed, mel, final)
+
+
+def _apart(value: Any) -> Any:
+    """A copy of a stage's state that notices nothing of what is done to it, sharing the tensors.
+
+    No stage writes into a tensor that it has; it puts another in its place, or fills room behind what counts.
+    """
+    if isinstance(value, list):
+        return [_apart(each) for each in value]
+    if isinstance(value, dict):
+        return dict(value)
+    made = getattr(type(value), "__dataclass_params__", None)
+    if not isinstance(value, Tails) and (made is None or made.frozen):
+        return value
+    twin = copy.copy(value)
+    vars(twin).update({name: _apart(each) for name, each in vars(value).items()})
+    return twin

@@ -99,5 +99,4 @@ class _Joined:
         index, weight = self.flow.attention[layer]
         joined = linear(x, weight).unflatten(-1, (3, layer.heads, -1))
         query, key, value = joined.permute(2, 0, 3, 1, 4)  # [rows, heads, frames, dim_head] each
-        query = query * self.flow.dim_head**-0.5
         return self.flow.attend(query, key, value, self.jobs, self.step * self.flow.layers + index)

@@ -55,6 +55,8 @@ class WholeState:
 class WholeFlow:
     """A flow stage that answers when the last token is there. Requests are computed one after another."""
 
+    bytes_per_frame = 0
+
     def __init__(self, flow: OneShotFlow, noise: Noise, device: torch.device) -> None:
         self.flow = flow
         self.noise = noise

@@ -66,6 +66,8 @@ class WindowedFlow:
     noise: for tests that need certain draws.
     """
 
+    bytes_per_frame = 0
+
     def __init__(
         self,
         flow: RegulatedFlow,

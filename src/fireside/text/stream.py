@@ -43,14 +43,20 @@ class StreamingFrontend:
             ends.pop()
         return []
 
+    def flush(self) -> list[Piece]:
+        """The pieces of what is left, as if its sentence ended here; none where it has nothing to say."""
+        rest, self._rest = self._rest, ""
+        if not any(c.isalnum() for c in rest):
+            return []
+        self._gave = True
+        return self._frontend.pieces(rest)
+
     def finish(self) -> list[Piece]:
         """The pieces of what is left. Raises `TextError` if there was nothing to say in all of the text."""
         rest, self._rest = self._rest, ""
         if self._gave and not any(c.isalnum() for c in rest):
             return []
-        pieces = self._frontend.pieces(rest)
-        self._gave = True
-        return pieces
+        return self._frontend.pieces(rest)
 
     def _speak(self, texts: list[str]) -> list[Piece]:
         pieces = [piece for text in texts for piece in self._frontend.piece(text, self._language)]

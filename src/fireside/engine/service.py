@@ -1,0 +1,656 @@
+"""The engine for many at once, from an event loop: `async for chunk in service.stream(request)`.
+
+One thread of its own steps the engine; requests come to it as commands between two steps, chunks go from it to the
+event loops of their readers. Every server speaks through this. A request waits for a place (`admission.py`), is read by
+the front end in another thread, and gives everything back the moment it ends, fails, is cancelled or dropped. A reader
+who is slow holds up nobody but himself: what he does not take is kept up to a bound, then his request rests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+import uuid
+import weakref
+from collections import Counter, deque
+from collections.abc import AsyncIterable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from pydantic import Field
+
+from fireside.cache import CacheUse
+from fireside.engine.admission import Admission, stopping
+from fireside.engine.memory import free_memory
+from fireside.engine.results import model_key, replayed, result_key
+from fireside.errors import EngineError, FiresideError, StalledError, TimeLimitError, UsageError
+from fireside.models.config import Config
+from fireside.request import AudioChunk, SpeechRequest, Timings
+
+if TYPE_CHECKING:
+    from fireside.engine.engine import Engine
+    from fireside.engine.record import Record
+    from fireside.engine.results import Results
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOAD = 0.7
+"""Share of the machine's time that streams at real time may take together; the rest is for everything else."""
+
+MOST_STREAMS = 32
+"""Streams at once where a number was not asked for, however fast the machine."""
+
+UNMEASURED_STREAMS = 4
+"""Streams at once where neither a number was given nor anything measured."""
+
+_READERS = 4  # threads in which texts and voices are made ready: a voice that is new may take a second
+
+_LOOK_ROUND = 0.25  # seconds between two looks at who is late, and at the memory in use
+
+
+class Limits(Config):
+    """What the service takes on."""
+
+    max_streams: int | None = Field(default=None, ge=1, description="computed at once; measured at the start if None")
+    max_queue: int = Field(default=32, ge=0, description="requests that may wait for a place")
+    queue_seconds: float = Field(default=30.0, gt=0, description="longest wait for a place")
+    request_seconds: float = Field(default=600.0, gt=0, description="longest time a request may be computed for")
+    unread_seconds: float = Field(default=30.0, gt=0, description="audio kept for a reader who does not take it")
+    stall_seconds: float = Field(default=60.0, gt=0, description="longest wait for a reader, or for the next text")
+    memory_bytes: int | None = Field(default=None, ge=1, description="for all streams; half of what is free if None")
+
+
+class Flush(Enum):
+    """A mark among the parts of a text."""
+
+    NOW = "now"
+
+
+FLUSH = Flush.NOW
+"""Say what has come now, without waiting for the rest of its sentence."""
+
+Outcome = Literal["running", "done", "cancelled", "failed", "refused"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a stream.
+
+    error: class name of the error that ended it; first: timings of the first chunk, the split of the time to first
+    audio; slacks: seconds of audio that the listener, hearing since the first chunk, still had when each later one
+    came; underruns: how often that was less than nothing; cached: whether it came from the cache of results.
+    """
+
+    id: str
+    outcome: Outcome = "running"
+    error: str = ""
+    timings: Timings = field(default_factory=Timings)
+    first: Timings | None = None
+    chunks: int = 0
+    underruns: int = 0
+    slacks: tuple[float, ...] = ()
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How the service stands: streams, memory in bytes, totals since the start, and what a new request would wait."""
+
+    active: int
+    queued: int
+    held: int
+    max_streams: int
+    max_queue: int
+    draining: bool
+    measured_rtf: float
+    stream_bytes: int
+    memory_bytes: int
+    memory_limit: int
+    admitted: int
+    done: int
+    cancelled: int
+    failed: int
+    refused: int
+    errors: Mapping[str, int]
+    audio_seconds: float
+    busy_seconds: float
+    steps: int
+    rows: int
+    caches: Mapping[str, CacheUse]
+    retry_after: float
+
+
+class Stream:
+    """The chunks of one request, for one reader in one event loop: `async with` (or `aclose`), then `async for`.
+
+    Nothing happens before it is entered, or the first chunk is asked for. See `Service.stream`.
+    """
+
+    def __init__(
+        self, service: Service, request: SpeechRequest, text: AsyncIterable[str | Flush] | None, name: str
+    ) -> None:
+        self.id = name
+        self.request = request
+        self._service = service
+        self._text = text
+        self._teller: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news: asyncio.Event | None = None
+        self._record: Record | None = None
+        self._outcome: Outcome = "running"
+        self._error: BaseException | None = None
+        self._timings = Timings()
+        self._first: Timings | None = None
+        self._count = 0
+        self._cached = False
+        self._kept: list[AudioChunk] = []
+        self._key: str | None = None
+        # Shared with the worker, under the lock.
+        self._lock = threading.Lock()
+        self._ready: deque[AudioChunk | FiresideError] = deque()
+        self._unread = 0.0
+        self.held = False
+        self.admitted = 0.0
+        self.touched = 0.0
+        """When the reader last took or gave something."""
+
+    @property
+    def key(self) -> int | None:
+        """The engine's number of it, once it is there."""
+        return None if self._record is None else self._record.id
+
+    @property
+    def over(self) -> bool:
+        """Whether its reader has its end."""
+        return self._outcome != "running"
+
+    @property
+    def report(self) -> Report:
+        """What became of it so far."""
+        listener = None if self._record is None else self._record.listener
+        return Report(
+            self.id,
+            self._outcome,
+            "" if self._error is None else type(self._error).__name__,
+            self._timings,
+            self._first,
+            self._count,
+            0 if listener is None else listener.underruns,
+            () if listener is None else tuple(listener.slacks),
+            self._cached,
+        )
+
+    async def __aenter__(self) -> Stream:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> AudioChunk:
+        if self._loop is None:
+            await self._open()
+        assert self._news is not None
+        while not self.over:
+            with self._lock:
+                item = self._ready.popleft() if self._ready else None
+            if isinstance(item, AudioChunk):
+                await self._take(item)
+                return item
+            if item is not None:
+                self._end("failed", item)
+                raise item
+            self._news.clear()
+            await self._news.wait()
+        raise StopAsyncIteration
+
+    async def feed(self, part: str) -> None:
+        """A part of the text of a request that has none yet. Does nothing when the stream is over."""
+        await self._tell(lambda engine, key: engine.feed(key, part))
+
+    async def flush(self) -> None:
+        """Say what has come of the text now, without waiting for the rest of its sentence."""
+        await self._tell(lambda engine, key: engine.flush(key))
+
+    async def end(self) -> None:
+        """The text has ended."""
+        await self._tell(lambda engine, key: engine.end(key))
+
+    async def aclose(self) -> None:
+        """Cancel it if it is not over; everything that is kept for it is freed. Never waits."""
+        self._end("cancelled")
+
+    def __del__(self) -> None:
+        if self._loop is not None and not self.over:
+            self._end("cancelled")
+
+    async def _open(self) -> None:
+        """Wait for a place and have the text read. Raises what is wrong with the request."""
+        if self._loop is not None:
+            raise UsageError("A stream is read once: make another one for the same request.")
+        self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
+        made = time.perf_counter()
+        service = self._service
+        service._opened(id(self))
+        try:
+            if await self._found():
+                return
+            await service._admission.acquire()
+            self.admitted = self.touched = time.perf_counter()
+            try:
+                record = await self._loop.run_in_executor(service._reader, service.engine.prepare, self.request, made)
+            except BaseException:
+                service._admission.release(time.perf_counter() - self.admitted)
+                raise
+        except asyncio.CancelledError:
+            self._end("cancelled")
+            raise
+        except BaseException as error:
+            self._end("refused", error)
+            raise
+        if self.over:  # it was closed meanwhile
+            service._admission.release(time.perf_counter() - self.admitted)
+            return
+        self._record = record
+        service._enter(self, record)
+        if self._text is not None:
+            self._teller = self._loop.create_task(self._tell_all(self._text))
+
+    async def _found(self) -> bool:
+        """Whether the whole result is known already."""
+        results = self._service._results
+        if results is None:
+            return False
+        self._key = self._service._result_key(self.request)
+        result = None if self._key is None else await results.get(self._key)
+        if result is not None:
+            self._ready.extend(replayed(result))
+            self._cached, self._key = True, None
+        return result is not None
+
+    async def _take(self, chunk: AudioChunk) -> None:
+        """A chunk goes to the reader."""
+        with self._lock:
+            self._unread -= chunk.seconds
+            self.touched = time.perf_counter()
+            resume = self.held and self._unread <= self._service.limits.unread_seconds / 2
+            if resume:
+                self.held = False
+        if resume:
+            self._tell_engine(lambda engine, key: engine.hold(key, False))
+        self._timings = chunk.timings
+        self._first = self._first or chunk.timings
+        self._count += 1
+        results = self._service._results
+        if self._key is not None and results is not None:
+            self._kept.append(chunk)
+            if chunk.final:
+                await results.put(self._key, tuple(self._kept))
+        if chunk.final:
+            self._end("done")
+
+    def put(self, item: AudioChunk | FiresideError) -> None:
+        """From the worker: what has become of it next."""
+        with self._lock:
+            if self.over:
+                return
+            self._ready.append(item)
+            if isinstance(item, AudioChunk):
+                self._unread += item.seconds
+                self.held = not item.final and self._unread >= self._service.limits.unread_seconds
+        if not self._wake():  # its reader's event loop is closed: nobody will ever read it
+            self._end("cancelled")
+
+    def _wake(self) -> bool:
+        """Have the reader look again; False when its event loop is closed."""
+        assert self._loop is not None
+        assert self._news is not None
+        try:
+            self._loop.call_soon_threadsafe(self._news.set)
+        except RuntimeError:
+            return False
+        return True
+
+    async def _tell(self, command: Callable[[Engine, int], None]) -> None:
+        if self._loop is None:
+            await self._open()
+        self.touched = time.perf_counter()
+        self._tell_engine(command)
+
+    def _tell_engine(self, command: Callable[[Engine, int], None]) -> None:
+        key, engine = self.key, self._service.engine
+        if key is not None and not self.over:
+            self._service._post(lambda: command(engine, key))
+
+    async def _tell_all(self, text: AsyncIterable[str | Flush]) -> None:
+        """Give the engine the parts of a text as they come."""
+        try:
+            async for part in text:
+                await (self.flush() if isinstance(part, Flush) else self.feed(part))
+            await self.end()
+        except Exception as error:
+            failure = error if isinstance(error, FiresideError) else UsageError(f"The text broke off: {error!r}.")
+            failure.__cause__ = error.__cause__ if failure is error else error
+            self._tell_engine(lambda engine, key: engine.fail(key, failure))
+
+    def _end(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        """It is over for its reader; whatever is left of it is dropped. May be called from any thread."""
+        with self._lock:
+            if self.over:
+                return
+            self._outcome, self._error = outcome, error
+            self._ready.clear()
+            self._kept.clear()
+        if self._loop is None:
+            return
+        if self._wake() and self._teller is not None:
+            self._loop.call_soon_threadsafe(self._teller.cancel)
+        self._service._ended(id(self), self.key, outcome, error)
+
+
+class Service:
+    """Streams for many readers over one engine, which nothing else steps meanwhile.
+
+    results: a cache of whole results. `async with` starts and closes it.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits | None = None, *, results: Results | None = None) -> None:
+        self.engine = engine
+        self.limits = limits or Limits()
+        self._results = results
+        self._model = "" if results is None else model_key(engine.model)
+        self._admission = Admission(0, self.limits.max_queue, self.limits.queue_seconds)
+        self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="fireside-front-end")
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="fireside-helper")
+        self._worker = threading.Thread(target=self._work, name="fireside-engine", daemon=True)
+        self._commands: deque[Callable[[], None]] = deque()
+        self._news = threading.Condition()
+        self._stopped = self._ended_work = False
+        # The worker's alone. Weak, so that a stream that nobody has any more is dropped.
+        self._running: dict[int, tuple[weakref.ref[Stream], float]] = {}
+        self._lock = threading.RLock()  # a stream may be dropped, and end, anywhere
+        self._streams: set[int] = set()
+        self._quiet = threading.Event()
+        self._quiet.set()
+        self._ready = False
+        self._rtf = 0.0
+        self._stream_bytes = self._memory_limit = self._nbytes = self._held = 0
+        self._totals: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+
+    async def __aenter__(self) -> Service:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self, warm_up: SpeechRequest | None = None) -> None:
+        """Load the model, and measure how many streams it can keep up with where that was not given.
+
+        warm_up: a short request that is streamed; without it nothing is measured. Raises ModelError.
+        """
+        limits, engine = self.limits, self.engine
+        engine.reserve(limits.max_streams or MOST_STREAMS)
+        self._worker.start()
+        unread = int(limits.unread_seconds * engine.model.config.vocoder.sample_rate) * 4
+        self._stream_bytes = unread + await self.run(lambda: engine.request_bytes)
+        self._memory_limit = limits.memory_bytes or await self.run(lambda: free_memory(engine.device)) // 2
+        most = max(1, self._memory_limit // max(1, self._stream_bytes))
+        streams = limits.max_streams or UNMEASURED_STREAMS
+        if warm_up is not None:
+            await self._measure(warm_up, 1)  # whatever is done once only
+            self._rtf = await self._measure(warm_up, 1)
+            if limits.max_streams is None:
+                streams = min(await self._bearable(warm_up), MOST_STREAMS)
+        self._admission.places = min(streams, most)
+        with self._lock:
+            self._totals.clear()
+            self._errors.clear()
+        self._ready = True
+
+    async def _bearable(self, warm_up: SpeechRequest) -> int:
+        """How many streams the machine can keep up with, taking up LOAD of its time."""
+        alone = max(1, math.ceil(LOAD / self._rtf))
+        if self._rtf > LOAD:
+            return alone
+        # Several together cost less each.
+        together = await self._measure(warm_up, min(2 * alone, MOST_STREAMS))
+        return max(alone, int(LOAD / together))
+
+    async def _measure(self, request: SpeechRequest, streams: int) -> float:
+        """The engine's time over the duration of the audio, for so many streams at once."""
+        self._admission.places = streams
+        work = self.engine.work
+        busy, audio = work.busy_seconds, work.audio_seconds
+
+        async def listen() -> None:
+            async with self.stream(request) as stream:
+                async for _ in stream:
+                    pass
+
+        await asyncio.gather(*(listen() for _ in range(streams)))
+        return (work.busy_seconds - busy) / max(work.audio_seconds - audio, 1e-3)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes requests."""
+        return self._ready and not self._admission.stopping
+
+    @property
+    def max_streams(self) -> int:
+        """How many streams are computed at once."""
+        return self._admission.places
+
+    def stream(
+        self, request: SpeechRequest, *, text: AsyncIterable[str | Flush] | None = None, id: str | None = None
+    ) -> Stream:
+        """The chunks of a request, as they are made.
+
+        Entering it, or asking for its first chunk, waits for a place and raises what is wrong with the request:
+        BusyError, StoppingError, TextError and UsageError among others. What goes wrong afterwards is raised in place
+        of a chunk: TextError, TimeLimitError, StalledError, or EngineError when the model fails. text: the parts of a
+        text that is not there yet, for a request whose text is None; `feed` and `end` do the same.
+        """
+        return Stream(self, request, text, uuid.uuid4().hex if id is None else id)
+
+    async def run(self, function: Callable[..., T], *args: object) -> T:
+        """Do other heavy work, one at a time, in a thread beside the streams."""
+        return await asyncio.get_running_loop().run_in_executor(self._helper, function, *args)
+
+    def statistics(self) -> Statistics:
+        """How it stands. Never waits."""
+        admission, work = self._admission, self.engine.work
+        caches = dict(self.engine.caches)
+        if self._results is not None:
+            caches["results"] = self._results.use
+        with self._lock:
+            totals, errors = Counter(self._totals), dict(self._errors)
+        return Statistics(
+            active=admission.taken,
+            queued=admission.queued,
+            held=self._held,
+            max_streams=admission.places,
+            max_queue=self.limits.max_queue,
+            draining=admission.stopping,
+            measured_rtf=self._rtf,
+            stream_bytes=self._stream_bytes,
+            memory_bytes=self._nbytes,
+            memory_limit=self._memory_limit,
+            admitted=totals["admitted"],
+            done=totals["done"],
+            cancelled=totals["cancelled"],
+            failed=totals["failed"],
+            refused=totals["refused"],
+            errors=errors,
+            audio_seconds=work.audio_seconds,
+            busy_seconds=work.busy_seconds,
+            steps=work.steps,
+            rows=work.rows,
+            caches=caches,
+            retry_after=admission.retry_after,
+        )
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """Take nothing new in, let everybody finish who is there, then stop; after `seconds` who is left is cut off."""
+        self._admission.stop()
+        if self._worker.ident is not None and not self._stopped:
+            if not await asyncio.to_thread(self._quiet.wait, seconds):
+                self._admission.stop(cut_off=True)
+            self._post(self._stop)
+            await asyncio.to_thread(self._worker.join)
+        self._reader.shutdown(wait=False)
+        self._helper.shutdown(wait=False)
+
+    async def close(self) -> None:
+        """Stop at once; what is being spoken ends with a StoppingError."""
+        await self.drain(0)
+
+    def _opened(self, stream: int) -> None:
+        with self._lock:
+            self._streams.add(stream)
+            self._quiet.clear()
+
+    def _ended(self, stream: int, key: int | None, outcome: Outcome, error: BaseException | None) -> None:
+        """A stream is over for its reader."""
+        if key is not None and outcome != "done":
+            self._post(lambda: self._drop(key))
+        with self._lock:
+            self._totals[outcome] += 1
+            if error is not None:
+                self._errors[type(error).__name__] += 1
+            self._streams.discard(stream)
+            if not self._streams:
+                self._quiet.set()
+
+    def _enter(self, stream: Stream, record: Record) -> None:
+        """Hand a request to the worker."""
+        with self._lock:
+            self._totals["admitted"] += 1
+        reference, admitted = weakref.ref(stream), stream.admitted
+
+        def enter() -> None:
+            self._running[record.id] = reference, admitted
+            if self._stopped:
+                self._deliver(record.id, stopping())
+            else:
+                self.engine.enter(record)
+
+        self._post(enter)
+
+    def _result_key(self, request: SpeechRequest) -> str | None:
+        return result_key(self._model, self.engine.model.config, request)
+
+    def _post(self, command: Callable[[], None]) -> None:
+        """Have the worker do something before its next step; once it has ended there is nobody else to do it."""
+        with self._news:
+            if not self._ended_work:
+                self._commands.append(command)
+                self._news.notify()
+                return
+        command()
+
+    # What follows runs in the worker.
+
+    def _work(self) -> None:
+        moved = False
+        looked = 0.0
+        while not self._stopped:
+            self._obey(wait=not moved)
+            try:
+                moved = self.engine.advance()
+            except Exception as error:
+                _log.exception("the engine failed; all its streams end")
+                moved = False
+                self._end_all(error)
+            for key, item in self.engine.collect():
+                self._deliver(key, item)
+            now = time.perf_counter()
+            if now - looked > _LOOK_ROUND:
+                self._look_round(now)
+                looked = now
+        with self._news:
+            self._ended_work = True
+            commands = list(self._commands)
+        for command in commands:
+            command()
+        for key in list(self._running):
+            self.engine.cancel(key)
+            self._deliver(key, stopping())
+
+    def _obey(self, wait: bool) -> None:
+        """Do what was posted; when there is nothing to compute, wait for it."""
+        with self._news:
+            if wait and not self._commands:
+                self._news.wait(_LOOK_ROUND if self._running else None)
+            commands, self._commands = self._commands, deque()
+        for command in commands:
+            command()
+
+    def _stop(self) -> None:
+        self._stopped = True
+
+    def _deliver(self, key: int, item: AudioChunk | FiresideError) -> None:
+        """Hand on what came out of a request."""
+        if key not in self._running:
+            return
+        reference, _ = self._running[key]
+        stream = reference()
+        if not isinstance(item, AudioChunk) or item.final:
+            self._forget(key)
+        if stream is None:
+            return
+        stream.put(item)
+        if stream.held:
+            self.engine.hold(key, True)
+
+    def _drop(self, key: int) -> None:
+        """A request that nobody reads any more."""
+        self.engine.cancel(key)
+        self._forget(key)
+
+    def _forget(self, key: int) -> None:
+        """Its place is free, whether or not its reader has taken everything."""
+        if key in self._running:
+            _, admitted = self._running.pop(key)
+            self._admission.release(time.perf_counter() - admitted)
+
+    def _end_all(self, error: Exception) -> None:
+        for key in list(self._running):
+            failure = error if isinstance(error, FiresideError) else EngineError("The engine failed; try again.")
+            failure.__cause__ = error
+            self._deliver(key, failure)
+
+    def _look_round(self, now: float) -> None:
+        """End what took too long or came to a halt, and note the memory in use."""
+        limits = self.limits
+        held = 0
+        for key, (reference, admitted) in list(self._running.items()):
+            stream = reference()
+            if stream is None:
+                continue
+            held += stream.held
+            quiet = now - stream.touched > limits.stall_seconds
+            if now - admitted > limits.request_seconds:
+                self.engine.fail(key, TimeLimitError(f"The request took longer than {limits.request_seconds:g} s."))
+            elif quiet and stream.held:
+                self.engine.fail(key, StalledError(f"Nobody took the audio for {limits.stall_seconds:g} s."))
+            elif quiet and self.engine.starved(key):
+                self.engine.fail(key, StalledError(f"No more text came for {limits.stall_seconds:g} s."))
+        self._held = held
+        self._nbytes = self.engine.nbytes
