@@ -12,19 +12,23 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 import fireside
 from fireside.cli.app import app
 from fireside.request import AudioChunk
+from fireside.serve.config import ServeConfig
 from fireside.tts import Fireside, Speech
 
 REPO = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "README.zh.md")
+GUIDES = ("docs/serving.md", "docs/serving.zh.md")
 DOCUMENTS = (
     *READMES,
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/cosyvoice.md",
+    *GUIDES,
     "recipes/hearth/README.md",
     "src/fireside/hearth/MODEL_CARD.md",
 )
@@ -73,6 +77,26 @@ def test_commands_of_the_readme_exist(document: str) -> None:
     assert {"say", "clone", "convert", "voices"} <= {words[0] for words in found}
     for words in found:
         check_command(words)
+
+
+@pytest.mark.parametrize("document", GUIDES)
+def test_commands_and_code_of_the_guides_exist(document: str) -> None:
+    found = list(commands(document, "fireside"))
+    assert {"serve", "bench"} == {words[0] for words in found}
+    for words in found:
+        check_command(words)
+    for example in blocks(document, "python"):
+        ast.parse(example)
+    for settings in blocks(document, "yaml"):
+        assert ServeConfig.model_validate(yaml.safe_load(settings)).port == 8000
+
+
+def test_both_guides_have_the_same_parts() -> None:
+    english, chinese = ((REPO / document).read_text(encoding="utf-8") for document in GUIDES)
+    for part in (r"^## ", r"^\|", r"^```\w*$", r"^(?:curl|fireside|pip) "):
+        assert len(re.findall(part, english, re.M)) == len(re.findall(part, chinese, re.M)), part
+    options = re.findall(r"(?<![\w-])--[a-z][\w-]+", english)
+    assert sorted(options) == sorted(re.findall(r"(?<![\w-])--[a-z][\w-]+", chinese))
 
 
 def test_a_wrong_command_is_noticed() -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from fireside.cli.app import app
 from fireside.engine.engine import Engine
+from fireside.engine.record import Record
 from fireside.errors import ModelError
 from fireside.request import AudioChunk
 
@@ -202,24 +203,23 @@ def test_unexpected_errors_are_one_sentence_too(run, monkeypatch: pytest.MonkeyP
     def broken(*args: object) -> None:
         raise RuntimeError("out of tea")
 
-    monkeypatch.setattr(Engine, "step", broken)
-    monkeypatch.setattr(Engine, "_advance", broken)
+    monkeypatch.setattr(Engine, "advance", broken)
     assert "out of tea" in run("say", TEXT, code=1).stderr
     with pytest.raises(ModelError):
         CliRunner().invoke(app, ["say", TEXT, "--debug", "-m", "x"], catch_exceptions=False)
 
 
 def test_ctrl_c_keeps_what_was_made(run, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    emit = Engine._emit
+    emit = Record.emit
     made: list[AudioChunk] = []
 
-    def interrupted(self: Engine, state, *args) -> None:
+    def interrupted(self: Record, *args) -> None:
         if len(made) == 2:
             raise KeyboardInterrupt
-        emit(self, state, *args)
-        made.append(state.ready[-1])
+        emit(self, *args)
+        made.append(self.ready[-1])
 
-    monkeypatch.setattr(Engine, "_emit", interrupted)
+    monkeypatch.setattr(Record, "emit", interrupted)
     result = run("say", (TEXT + " ") * 5, "-o", "out.wav", "--seed", 1, code=130)
     seconds = sum(chunk.seconds for chunk in made)
     assert f"{seconds:.1f} s of audio were made and are kept in out.wav" in result.stderr
@@ -230,7 +230,7 @@ def test_ctrl_c_before_anything(run, there: Path, monkeypatch: pytest.MonkeyPatc
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Engine, "_emit", interrupted)
+    monkeypatch.setattr(Record, "emit", interrupted)
     assert "before any audio" in run("say", TEXT, "-o", "out.wav", code=130).stderr
     assert not list(there.iterdir())
 
