@@ -2,7 +2,8 @@
 
 Nothing here is heard in training: texts, blends and real people are those of the index's `val` rows.
 
-    python -m fireside.evaluate.speech --features runs/features --out runs/eval [--model FOLDER] [--part en zh ...]
+    python -m fireside.evaluate.speech --features runs/features --out runs/eval [--model FOLDER] [--precision int8]
+        [--part en zh ...]
 """
 
 from __future__ import annotations
@@ -148,11 +149,12 @@ def main() -> None:
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", help="model folder; hearth when absent")
+    parser.add_argument("--precision", default="fp32", help="fp32, bf16 or int8")
     parser.add_argument("--part", nargs="+", help="only these: en zh mix blends real convert rate oracle")
     parser.add_argument("--count", type=int, help="utterances per part, for a quick look")
     parser.add_argument("--transcripts", type=Path, help="JSON: utt -> what the real prompt says in its first 6 s")
     args = parser.parse_args()
-    store, tts = FeatureStore(args.features), fireside.load(args.model)
+    store, tts = FeatureStore(args.features), fireside.load(args.model, precision=args.precision)
     for name, work in parts(args):
         if not args.part or name in args.part:
             work(tts, store)
