@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -73,12 +74,14 @@ def read_pickle(file: Path, mmap: bool = True) -> Any:
     """
     check_whole(file, PURPOSES.get(file.name, ""))
     try:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            return torch.load(file, map_location="cpu", weights_only=True)  # written by a torch before 1.6
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # of a file that is refused in a sentence
+            try:
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+            except RuntimeError as error:
+                if "mmap can only be used" not in str(error):
+                    raise
+                return torch.load(file, map_location="cpu", weights_only=True)  # written by a torch before 1.6
     except pickle.UnpicklingError as error:
         foreign = _FOREIGN.search(str(error))
         if foreign:
@@ -86,9 +89,13 @@ def read_pickle(file: Path, mmap: bool = True) -> Any:
                 f"{file} holds more than weights: it asks to run code when it is read ({foreign[1]}). It was refused "
                 "and nothing was run; do not trust where it came from, and get the model from its publisher."
             ) from error
-        raise ModelError(f"{file} is damaged or not a PyTorch file: get it again.") from error
+        raise ModelError(
+            f"{file} is damaged or not a file of PyTorch weights; nothing in it was run: get it again."
+        ) from error
     except Exception as error:  # a damaged pickle may raise anything
-        raise ModelError(f"{file} is damaged or not a PyTorch file ({type(error).__name__}): get it again.") from error
+        raise ModelError(
+            f"{file} is damaged or not a file of PyTorch weights ({type(error).__name__}): get it again."
+        ) from error
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
