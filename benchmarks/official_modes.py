@@ -6,7 +6,7 @@ The folder, OUT/NAME, must load strictly; every mode that the model has must spe
 process of its own, and through `fireside.compat.cosyvoice`, streamed and not; and the mel that its flow makes in
 pieces must equal the mel of one shot under the same mask (CosyVoice 2 and 3; 1 has no such equality). Prints a table;
 the exit code says whether all is well. Texts are of one letter, since random weights may never end a sentence: the
-longest speech is 20 tokens then. Needs some 6 GB of disk, which it frees again unless told to --keep the folder.
+longest speech is some 40 tokens then. Needs up to 4 GB of disk, which it frees again unless told to --keep the folder.
 """
 
 from __future__ import annotations

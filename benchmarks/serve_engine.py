@@ -127,12 +127,13 @@ def offline(engine: Engine, asked: Sequence[SpeechRequest]) -> float:
 
 async def throughput(tts: Fireside, options: argparse.Namespace) -> None:
     """Together over one after another."""
-    asked = requests(tts, BATCH)
+    size = options.batch
+    asked = requests(tts, size)
     figures = defaultdict(list)
-    async with Service(engine_of(tts, BATCH), Limits(max_streams=BATCH)) as service:
+    async with Service(engine_of(tts, size), Limits(max_streams=size)) as service:
         await listen(service, asked[0])
         for _ in range(options.runs):
-            engine = engine_of(tts, BATCH)
+            engine = engine_of(tts, size)
             started = time.perf_counter()
             chunks = [chunk for each in asked for chunk in engine.generate(each)]
             figures["one"].append(sum(chunk.seconds for chunk in chunks) / (time.perf_counter() - started))
@@ -143,8 +144,8 @@ async def throughput(tts: Fireside, options: argparse.Namespace) -> None:
             figures["service"].append(audio / (time.perf_counter() - started))
     one, batch, streams = (statistics.median(figures[name]) for name in ("one", "batch", "service"))
     print(
-        f"throughput, audio s per s: one after another {one:.2f}, batch of {BATCH} {batch:.2f} ({batch / one:.2f}x), "
-        f"{BATCH} streams of the service {streams:.2f} ({streams / one:.2f}x; {streams / batch:.2f} of the batch)"
+        f"throughput, audio s per s: one after another {one:.2f}, batch of {size} {batch:.2f} ({batch / one:.2f}x), "
+        f"{size} streams of the service {streams:.2f} ({streams / one:.2f}x; {streams / batch:.2f} of the batch)"
     )
 
 
@@ -210,6 +211,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--crowd", type=int, default=CROWD, help="concurrent streams of `exact`")
+    parser.add_argument("--batch", type=int, default=BATCH, help="requests of `throughput`")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     tts = fireside.load(options.model)

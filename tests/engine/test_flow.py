@@ -143,6 +143,22 @@ def test_forks_share_their_prompt_and_nothing_else():
     assert voice.nbytes == before
 
 
+def test_a_fork_completes_its_prompt_before_there_is_anything_to_hear():
+    flow = small_flow()
+    config = flow.config
+    case = request(flow, 14, prompt=4 * config.chunk_tokens)
+    engine = IncrementalFlow(flow)
+    voice = engine.start(*case[:3])
+    forks = [voice.fork(), voice.fork()]
+    (silent, audible) = (
+        engine.append([fork], [case[3][:count]], [False])[0].shape[1]
+        for fork, count in zip(forks, (config.pre_lookahead_len, config.chunk_tokens + 3), strict=True)
+    )
+    assert (silent, audible) == (0, config.chunk_frames)
+    mels = engine.append(forks[:1], [case[3][config.pre_lookahead_len :]], [True])
+    assert largest_error(mels[0], one_shot(flow, *case)) < TOLERANCE
+
+
 def test_a_fork_is_not_disturbed_when_its_origin_goes_on():
     flow = small_flow()
     engine = IncrementalFlow(flow)

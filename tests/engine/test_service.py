@@ -17,7 +17,8 @@ import tiny
 from fireside.engine import service as service_module
 from fireside.engine.engine import Engine
 from fireside.engine.results import MemoryResults
-from fireside.engine.service import FLUSH, Flush, Limits, Service, Stream
+from fireside.engine.service import Limits, Service
+from fireside.engine.stream import FLUSH, Flush, Stream
 from fireside.errors import (
     BusyError,
     EngineError,

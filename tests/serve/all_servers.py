@@ -15,7 +15,8 @@ import numpy as np
 from fake_service import RATE
 
 from fireside import Fireside
-from fireside.engine.service import FLUSH, Flush, Limits, Service
+from fireside.engine.service import Limits, Service
+from fireside.engine.stream import FLUSH, Flush
 from fireside.errors import EngineError
 from fireside.request import AudioChunk, SpeechRequest, Timings
 from fireside.serve import run

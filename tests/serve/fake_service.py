@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fireside.engine.service import Report, Statistics
+from fireside.engine.service import Statistics
+from fireside.engine.stream import Report
 from fireside.errors import BusyError, EngineError, StoppingError
 from fireside.request import AudioChunk, SpeechRequest, Timings
 

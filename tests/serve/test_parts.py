@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 
-from fireside.engine.service import FLUSH, Flush
+from fireside.engine.stream import FLUSH, Flush
 from fireside.errors import StalledError, TextError, UsageError
 from fireside.serve.parts import TextParts
 from fireside.serve.patience import patiently

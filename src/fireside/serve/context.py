@@ -23,7 +23,8 @@ from fireside.serve.traces import NoTracer, Tracer
 from fireside.voices import DEFAULT, Voice, VoiceCard
 
 if TYPE_CHECKING:
-    from fireside.engine.service import Flush, Service
+    from fireside.engine.service import Service
+    from fireside.engine.stream import Flush
     from fireside.tts import Fireside
 
 _log = logging.getLogger("fireside.serve")

@@ -10,7 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from fireside.engine.service import Report, Service
+    from fireside.engine.service import Service
+    from fireside.engine.stream import Report
     from fireside.request import Timings
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from fireside.engine.service import FLUSH, Flush
+from fireside.engine.stream import FLUSH, Flush
 from fireside.errors import FiresideError, TextError, UsageError
 
 

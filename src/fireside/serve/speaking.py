@@ -17,7 +17,7 @@ from fireside.serve.auth import Client
 from fireside.serve.problems import code_of
 
 if TYPE_CHECKING:
-    from fireside.engine.service import Flush
+    from fireside.engine.stream import Flush
     from fireside.serve.context import Server
 
 _log = logging.getLogger("fireside.serve")
