@@ -39,7 +39,8 @@ if [ -n "${KOKORO:-}" ]; then
     --out "$CORPUS" --minutes "${KOKORO_MINUTES:-35}"
 fi
 stage data fireside.train.data --corpus "$CORPUS" --speakers "$SHARED/speakers/librispeech.parquet" \
-  --campplus "$SHARED/models/campplus.onnx" --out "$WORK/features" --workers "$THREADS"
+  --campplus "$SHARED/models/campplus.onnx" --out "$WORK/features" --workers "$THREADS" \
+  --warp 0.85 0.92 1.09 1.18
 stage phones fireside.train.phones --features "$WORK/features" --out "$WORK/phones.jsonl"
 stage speaker fireside.train.speaker --corpus "$CORPUS" --speakers "$SHARED/speakers/librispeech.parquet" \
   --teacher "$SHARED/models/campplus.onnx" --out "$WORK/speaker" --features "$WORK/features" \
@@ -50,9 +51,9 @@ stage tokenizer fireside.train.tokenizer --features "$WORK/features" --phones "$
   --refine "$WORK/tokenizer-first" --out "$WORK/tokenizer" \
   --minutes "${REFINE_MINUTES:-65}" --threads "$THREADS"
 stage vocoder fireside.train.vocoder --features "$WORK/features" --out "$WORK/vocoder" \
-  --minutes "${VOCODER_MINUTES:-60}" --threads "$THREADS"
-stage flow fireside.train.flow --features "$WORK/features" --out "$WORK/flow" \
-  --minutes "${FLOW_MINUTES:-130}" --threads "$THREADS"
+  --minutes "${VOCODER_MINUTES:-130}" --threads "$THREADS"
+stage flow fireside.train.flow --features "$WORK/features" --out "$WORK/flow" --set crops.real_share=0.35 \
+  --minutes "${FLOW_MINUTES:-155}" --threads "$THREADS"
 stage lm fireside.train.lm --features "$WORK/features" --out "$WORK/lm" \
   --minutes "${LM_MINUTES:-90}" --threads "$THREADS"
 stage package fireside.train.package --runs "$WORK" --out "$OUT"

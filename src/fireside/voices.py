@@ -168,7 +168,9 @@ def write_voice(folder: Path, voice: Voice, mel_dtype: type[np.floating[Any]] = 
         for draft in drafts.values():
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
-        raise VoiceNotSavedError(f"The voice '{voice.name}' cannot be written to {folder}: {error.strerror}.") from error
+        raise VoiceNotSavedError(
+            f"The voice '{voice.name}' cannot be written to {folder}: {error.strerror}."
+        ) from error
 
 
 def check_name(name: str) -> str:
@@ -263,7 +265,9 @@ class VoiceRegistry:
     def remove(self, name: str) -> None:
         """Delete a voice of the user's. Raises VoiceError for the model's own voices and unknown names."""
         if name == DEFAULT or name in self._bundled_names():
-            raise VoiceExistsError(f"'{name}' belongs to the model {self.model} and stays; only voices you added can go.")
+            raise VoiceExistsError(
+                f"'{name}' belongs to the model {self.model} and stays; only voices you added can go."
+            )
         if name not in self._names(self.user):
             raise UnknownVoiceError(self._unknown(name))
         for suffix in (".json", ".safetensors"):

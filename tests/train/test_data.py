@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from fireside.audio.features import MelSpectrogram, whisper_log_mel
@@ -111,6 +112,30 @@ def test_features_are_those_of_the_row(store):
         np.testing.assert_allclose(store.logmel(row), log_mel, atol=1e-2)
     middle = store.f0(store.rows[0])[8:-8]
     np.testing.assert_allclose(middle, 200.0, atol=4)
+
+
+def test_real_people_come_again_as_others_but_not_those_held_out(tmp_path):
+    """A tape played at 1.25: a quarter more pitch, a fifth less time, and somebody else's name."""
+    (tmp_path / "none").mkdir()
+    names = [str(number) for number in range(100)]
+    held = [name for name in names if data.held_out(name, 10)]
+    people = [
+        {"utt": f"r{name}", "spk": name, "lang": "en", "duration": 0.5, "audio": encoded(REAL, 16000)}
+        for name in (next(name for name in names if name not in held), held[0])
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(people), tmp_path / "people.parquet")
+    rows = list(utterances(tmp_path / "none", tmp_path / "people.parquet", [1.25]))
+    assert [row["split"] for row, _ in rows] == ["train", "train", "val"]
+    (plain, _), (other, audio), (kept, _) = rows
+    assert other["spk"] == f"{plain['spk']}-1.25"
+    assert other["utt"] != plain["utt"]
+    assert kept["spk"] == held[0]
+    wave, rate = soundfile.read(io.BytesIO(audio))
+    assert rate == 16000
+    assert len(wave) == pytest.approx(0.4 * rate, abs=2)
+    assert other["duration"] == pytest.approx(0.4)
+    loudest = np.abs(np.fft.rfft(wave * np.hanning(len(wave)))).argmax() * rate / len(wave)
+    assert loudest == pytest.approx(375.0, abs=4)
 
 
 def test_teacher_embeddings_have_unit_length_and_their_own_row(store):

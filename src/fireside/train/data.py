@@ -14,7 +14,7 @@ import io
 import json
 import multiprocessing
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,10 +197,11 @@ def held_out(name: str, every: int) -> bool:
     return zlib.crc32(name.encode()) % every == 0
 
 
-def utterances(corpus: Path, speakers: Path | None) -> Iterator[tuple[Row, bytes]]:
+def utterances(corpus: Path, speakers: Path | None, warps: Sequence[float] = ()) -> Iterator[tuple[Row, bytes]]:
     """All utterances of the corpus shards, then of the real recordings, with their split.
 
-    Held out: every twentieth utterance of the corpus and every tenth real person.
+    Held out: every twentieth utterance of the corpus and every tenth real person. warps: each real person who is not
+    held out comes again at these speeds, as a tape would be played: another voice, vocal tract and tempo included.
     """
     import pyarrow.parquet
 
@@ -213,14 +214,31 @@ def utterances(corpus: Path, speakers: Path | None) -> Iterator[tuple[Row, bytes
         for record in pyarrow.parquet.read_table(speakers).to_pylist():
             audio = record.pop("audio")
             split = "val" if held_out(record["spk"], 10) else "train"
-            yield {**record, "text": "", "speed": 1.0, "corpus": "librispeech", "split": split}, audio
+            row = {**record, "text": "", "speed": 1.0, "corpus": "librispeech", "split": split}
+            yield row, audio
+            for warp in warps if split == "train" else ():
+                names = {key: f"{record[key]}-{warp:g}" for key in ("utt", "spk")}
+                yield {**row, **names, "duration": record["duration"] / warp}, warped(audio, warp)
 
 
-def prepare(corpus: Path, speakers: Path | None, campplus: Path, out: Path, workers: int = 2) -> int:
+def warped(audio: bytes, speed: float) -> bytes:
+    """A recording (a file's bytes) played at another speed, as FLAC."""
+    import soundfile
+    import soxr
+
+    samples, rate = soundfile.read(io.BytesIO(audio), dtype="float32")
+    out = io.BytesIO()
+    soundfile.write(out, soxr.resample(samples, rate * speed, rate).clip(-1, 1), rate, format="FLAC")
+    return out.getvalue()
+
+
+def prepare(
+    corpus: Path, speakers: Path | None, campplus: Path, out: Path, workers: int = 2, warps: Sequence[float] = ()
+) -> int:
     """Write the feature folder `out` from parquet shards; returns the number of utterances.
 
     corpus: folder of shards with `utt, text, lang, spk, speed, audio`; speakers: a parquet of real people or
-    None; campplus: the ONNX network whose embeddings are the targets of the speaker encoder.
+    None; campplus: the ONNX network whose embeddings are the targets of the speaker encoder; warps: see `utterances`.
     """
     from tqdm import tqdm
 
@@ -232,7 +250,7 @@ def prepare(corpus: Path, speakers: Path | None, campplus: Path, out: Path, work
         (out / "index.tmp").open("w", encoding="utf-8") as index,
         context.Pool(workers, _start_worker, (str(campplus),)) as pool,
     ):
-        work = pool.imap(_extract, utterances(corpus, speakers), chunksize=4)
+        work = pool.imap(_extract, utterances(corpus, speakers, warps), chunksize=4)
         number = 0
         for row, features in tqdm(work, desc="prepare", unit="utt"):
             row.update(number=number, first_token=first_token)
@@ -255,6 +273,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--campplus", type=Path, required=True, help="ONNX teacher of speaker embeddings")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    parser.add_argument(
+        "--warp", type=float, nargs="*", default=[], metavar="SPEED", help="real people once more at these speeds"
+    )
     args = parser.parse_args(argv)
     shards = sorted(args.corpus.glob("*.parquet"))
     if not shards:
@@ -262,7 +283,7 @@ def main(argv: list[str] | None = None) -> None:
     for file in (args.speakers, args.campplus):
         if file is not None and not file.is_file():
             parser.error(f"there is no file {file}")
-    count = prepare(args.corpus, args.speakers, args.campplus, args.out, args.workers)
+    count = prepare(args.corpus, args.speakers, args.campplus, args.out, args.workers, args.warp)
     print(f"{args.out}: {count} utterances")
 
 

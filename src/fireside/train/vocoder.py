@@ -1,4 +1,4 @@
-"""Training of the vocoder from nothing: spectral distances, then an energy distance, then discriminators.
+"""Training of the vocoder from nothing: spectral distances and textures, then an energy distance, then discriminators.
 
     python -m fireside.train.vocoder --features DIR --out DIR [--minutes N] [--threads N] [--set key=value
     ...]
@@ -65,18 +65,19 @@ class VocoderTraining(Config):
     """Batches, weights of the losses, and when each phase begins.
 
     batch rows of `crop` mel frames for the decoder, the first `gan_rows` of them for the critics; the f0
-    predictor has longer excerpts of its own, because it is cheap. Shares and starts are fractions of 1.
+    predictor has longer excerpts of its own, because it is cheap. Shares and starts are fractions of 1: at 1 the
+    critics never come. On a CPU they cost as much as the generator and judge by chance for thousands of steps.
     """
 
     batch: int = 8
     crop: int = 32
     f0_batch: int = 8
     f0_crop: int = 96
-    real_share: float = 0.12
+    real_share: float = 0.3
     perturbed_share: float = 0.3
     perturbation: float = 0.1
     energy_start: float = 0.3
-    gan_start: float = 0.6
+    gan_start: float = 1.0
     gan_rows: int = 5
     predicted_f0_start: float = 0.25
     predicted_f0_share: float = 0.1
