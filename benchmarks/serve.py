@@ -23,6 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from serving.bars import Bar, Setting, drift, first_sound, leaving, stopping, throughput, underruns
+from serving.server import Unmeasured
 from serving.soak import soak
 
 BARS = {
@@ -63,22 +64,26 @@ def main() -> None:
     logs.mkdir(parents=True, exist_ok=True)
     setting = Setting(options.scale, options.model, options.threads, logs)
     bars: list[Bar] = []
+    unmeasured: dict[str, str] = {}
     for name in options.only:
         start, busy = time.perf_counter(), os.getloadavg()[0]
-        found = BARS[name](setting)
+        try:
+            found = BARS[name](setting)
+        except Unmeasured as problem:
+            unmeasured[name], found = str(problem), []
+            print(f"{name}: NOT MEASURED: {problem}", flush=True)
         bars += found
         for bar in found:
             print(f"{bar.what}: {bar.value:.3g} {bar.unit} ({bar.verdict})\n  {bar.how}", flush=True)
         print(f"  [{name}: {time.perf_counter() - start:.0f} s; load average before it {busy:.1f}]\n", flush=True)
+        if options.json:
+            every = [asdict(bar) | {"verdict": bar.verdict} for bar in bars]
+            run = {"scale": options.scale, "threads": options.threads, "bars": every, "unmeasured": unmeasured}
+            options.json.write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
     Console().print(table(bars))
     print(f"scale {options.scale:g}, {os.cpu_count()} CPUs, {platform.machine()}; the servers' words are in {logs}")
-    if options.json:
-        run = {
-            "scale": options.scale,
-            "threads": options.threads,
-            "bars": [asdict(bar) | {"verdict": bar.verdict} for bar in bars],
-        }
-        options.json.write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
+    if unmeasured:
+        raise SystemExit(f"not measured: {', '.join(unmeasured)}")
 
 
 if __name__ == "__main__":

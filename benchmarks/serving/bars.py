@@ -22,7 +22,7 @@ from fireside.evaluate.latency.load import Level, closed_loop
 from fireside.evaluate.latency.openai import OpenAIClient, Speech
 from fireside.evaluate.latency.target import Protocol, Target
 from fireside.evaluate.latency.texts import TEXTS
-from serving.server import ServerProcess
+from serving.server import ServerProcess, Unmeasured
 
 FAST = Manners(buffer=None)
 PACED = Manners()
@@ -95,7 +95,7 @@ async def loop(aim: Target, texts: Sequence[str], listeners: int, manners: Manne
         await client.close()
     failed = [heard for heard in level.heard if heard.outcome != "ok"]
     if failed:
-        raise SystemExit(f"{len(failed)} of {len(level.heard)} failed: {failed[0].outcome}, {failed[0].message}")
+        raise Unmeasured(f"{len(failed)} of {len(level.heard)} failed: {failed[0].outcome}, {failed[0].message}")
     return level
 
 
@@ -128,7 +128,7 @@ def throughput(setting: Setting) -> list[Bar]:
             finally:
                 await client.close()
             if any(heard.outcome != "ok" for heard in level.heard):
-                raise SystemExit(f"not all were heard: {[heard.message for heard in level.heard]}")
+                raise Unmeasured(f"not all were heard: {[heard.message for heard in level.heard]}")
             return sum(heard.seconds for heard in level.heard), level.seconds
 
         asyncio.run(rate(TEXTS[:4], 4))
@@ -272,7 +272,7 @@ async def _leave(server: ServerProcess, way: Target, text: str, before: dict[str
         heard = await listen(client, text, Manners(buffer=None, leave_after=0.5))
         start = time.perf_counter()
         if heard.outcome != "left":
-            raise SystemExit(f"{way.protocol}: {heard.outcome} before the client could leave: {heard.message}")
+            raise Unmeasured(f"{way.protocol}: {heard.outcome} before the client could leave: {heard.message}")
         held = "fireside_stream_memory_bytes"
         while (waited := time.perf_counter() - start) < 10:
             now = await asyncio.to_thread(server.metrics)

@@ -17,6 +17,10 @@ ANNOUNCEMENT = re.compile(r"on (http://\S+?)(?:, gRPC on (\S+))? \(page at /\), 
 START_SECONDS = 180
 
 
+class Unmeasured(Exception):
+    """A bar that could not be measured, and why."""
+
+
 class ServerProcess:
     """`fireside serve` with some options on free ports; where and what it is, as it says itself."""
 
@@ -44,7 +48,7 @@ class ServerProcess:
             time.sleep(0.1)
         else:
             self.process.kill()
-        raise SystemExit(f"The server did not start:\n{self.log.read_text(errors='replace')[-2000:]}")
+        raise Unmeasured(f"The server did not start:\n{self.log.read_text(errors='replace')[-2000:]}")
 
     def metrics(self) -> dict[str, float]:
         """Every figure of /metrics, labels summed up."""
