@@ -316,7 +316,7 @@ class Service:
             for key, item in self.engine.collect():
                 self._deliver(key, item)
             now = time.perf_counter()
-            if now - looked > _LOOK_ROUND:
+            if now - looked > _LOOK_ROUND or not self._running:  # it may sleep for long after the last one
                 self._look_round(now)
                 looked = now
         with self._news:
