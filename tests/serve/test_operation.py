@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,7 +159,11 @@ def test_tracebacks_show_no_values(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_request_is_logged_with_its_split(at: Running, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "fireside")
     say(at, seed=5)
-    (line,) = [vars(record) for record in caplog.records if record.message == "speech"]
+    deadline = time.monotonic() + 10  # it is logged when the whole answer has left
+    while not (lines := [vars(record) for record in caplog.records if record.message == "speech"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (line,) = lines
     assert line["outcome"] == "done"
     assert line["seed"] == 5
     assert line["vocoder"] == 0.005

@@ -14,6 +14,7 @@ const PLAY = "M8 5v14l11-7z";
 const PAUSE = "M7 5h4v14H7zm6 0h4v14h-4z";
 
 let server = null; // what it says about itself
+let connecting; // Promise: its voices are listed, or the reason why not is shown
 let running = null; // AbortController of the request that is being spoken
 let said = null; // Message or error that is shown
 let outcome = null; // of the request that the audio is from
@@ -57,6 +58,8 @@ function renderSaid() {
 async function run() {
   const asked = performance.now();
   let body;
+  await connecting; // a quick hand speaks before the voices are listed
+  if (running) return;
   try {
     body = { model: server?.model, input: $("text").value.trim(), ...settings(), ...picker.fields() };
     if (!body.input) throw new Message("errorEmpty", {}, $("text"));
@@ -212,7 +215,7 @@ $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   setKey($("key").value);
   tell(null);
-  connect();
+  connecting = connect();
 });
 $("speak-form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -238,4 +241,4 @@ addEventListener("resize", refresh);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
 
 speakLanguage(preferred());
-connect();
+connecting = connect();
