@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NAME = reflection.SERVICE_NAME
 
 
-class Reflection(reflection.aio.ReflectionServicer):  # type: ignore[name-defined]
+class Reflection(reflection.aio.ReflectionServicer):
     """grpc.reflection.v1alpha, for those who have a key."""
 
     def __init__(self, server: Server, services: Iterable[str]) -> None:
