@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,14 @@ def model(tiny_model: Path) -> ModelFolder:
 @pytest.fixture
 def engine(model: ModelFolder) -> Engine:
     return Engine(model)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def request(index: int = 0, **changes: object) -> SpeechRequest:
@@ -99,6 +108,40 @@ def test_alone_and_among_seven_others(model: ModelFolder, engine: Engine) -> Non
     for key, each in zip(keys, requests, strict=True):
         assert_same(joined(got[key]), alone(model, each))
     assert_nothing_left(engine)
+
+
+def test_the_lm_goes_on_while_others_are_rendered(
+    model: ModelFolder, engine: Engine, monkeypatch: pytest.MonkeyPatch, two_threads: None
+) -> None:
+    keys = [engine.submit(request(index)) for index in (1, 4)]
+    render, step = engine._vocoder.append, engine._decoder.step
+    begun, decoded = threading.Event(), threading.Event()
+    waited: list[bool] = []
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        if not begun.is_set():
+            begun.set()
+            waited.append(decoded.wait(timeout=20))
+        return render(*args, **kwargs)
+
+    def noted(*args: Any) -> Any:
+        made = step(*args)
+        if begun.is_set():
+            decoded.set()
+        return made
+
+    monkeypatch.setattr(engine._vocoder, "append", slow)
+    monkeypatch.setattr(engine._decoder, "step", noted)
+    got = drain(engine)
+    assert waited == [True], "a step of the LM came to its end in the midst of rendering"
+    for key, index in zip(keys, (1, 4), strict=True):
+        assert_same(joined(got[key]), alone(model, request(index)))
+
+
+def test_a_request_that_is_alone_is_the_same_to_the_last_bit(model: ModelFolder, two_threads: None) -> None:
+    first, second = alone(model, request(7)), alone(model, request(7))
+    assert first[1] == second[1]
+    np.testing.assert_array_equal(first[0], second[0])
 
 
 def test_requests_come_and_go(model: ModelFolder) -> None:
@@ -301,7 +344,7 @@ def test_a_failure_of_a_stage_frees_everybody(engine: Engine, monkeypatch: pytes
         with pytest.raises(KeyboardInterrupt):
             drain(engine)
     with pytest.raises(EngineError):
-        next(stream)
+        list(stream)  # after what was rendered before
     assert_nothing_left(engine)
     assert list(engine.generate(request(1))), "it works again"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from fireside.engine.scheduler import AHEAD, GROWTH, MARGIN, PATIENCE, SLICE, Listener, Scheduler, Turn
+from fireside.engine.scheduler import AHEAD, GROWTH, LONG_SLICE, MARGIN, PATIENCE, SLICE, Listener, Scheduler, Turn
 
 CHUNK = 0.6
 NOW = 100.0
@@ -64,38 +66,56 @@ def test_a_text_that_pauses_is_no_underrun() -> None:
 def test_first_sounds_come_before_the_comfortable_and_after_those_who_run_dry() -> None:
     rows = turns(comfortable=playing(5.0), late=awaiting(NOW - 1), early=awaiting(NOW - 3), dry=playing(MARGIN / 2))
     slow = scheduler(per_token=SLICE / 15 / 4)  # four turns fit into a slice
-    assert slow.rendering(rows, False, NOW) == ["dry", "early", "late", "comfortable"]
+    assert slow.rendering(rows, False, SLICE, NOW) == [["dry", "early", "late", "comfortable"]]
 
 
 def test_those_who_have_less_in_hand_go_first() -> None:
     rows = turns(three=playing(3.0), one=playing(1.0), two=playing(2.0))
-    assert scheduler().rendering(rows, False, NOW) == ["one", "two", "three"]
+    assert scheduler().rendering(rows, False, SLICE, NOW) == [["one", "two", "three"]]
 
 
 def test_a_step_renders_a_slice_of_time_and_at_least_one() -> None:
     rows = turns(**{f"row{index}": playing(1.0 + index) for index in range(5)})
-    assert len(scheduler(SLICE / 15 / 2).rendering(rows, False, NOW)) == 2
-    assert scheduler(SLICE).rendering(rows, False, NOW) == ["row0"]
-    assert scheduler().rendering([], False, NOW) == []
+    assert len(scheduler(SLICE / 15 / 2).rendering(rows, False, SLICE, NOW)[0]) == 2
+    assert scheduler(SLICE).rendering(rows, False, SLICE, NOW) == [["row0"]]
+    assert scheduler().rendering([], False, SLICE, NOW) == []
+
+
+def test_workers_share_what_is_due_by_what_it_costs() -> None:
+    rows = turns(a=playing(1.0), b=playing(2.0), c=playing(3.0), d=playing(4.0), e=playing(5.0))
+    assert scheduler(SLICE / 15 / 2).rendering(rows, False, SLICE, NOW, workers=2) == [["a", "c"], ["b", "d"]]
+    assert scheduler(SLICE).rendering(rows, False, SLICE, NOW, workers=2) == [["a"], ["b"]]
+    assert scheduler().rendering(turns(a=playing(1.0)), False, SLICE, NOW, workers=2) == [["a"]]
+    unmeasured = Scheduler(chunk_tokens=15, token_rate=25)
+    assert unmeasured.rendering(rows, False, SLICE, NOW, workers=2) == [["a", "c", "e"], ["b", "d"]]
+
+
+def test_a_hop_of_few_tokens_does_not_make_the_others_look_dear() -> None:
+    made = scheduler(per_token=SLICE / 15 / 4)
+    for _ in range(10):
+        made.rendered(15, SLICE / 4)
+    made.rendered(1, SLICE / 4)
+    rows = turns(a=playing(1.0), b=playing(2.0), c=playing(3.0))
+    assert made.rendering(rows, False, SLICE, NOW) == [["a", "b", "c"]]
 
 
 def test_only_who_would_run_dry_delays_a_first_sound_that_is_on_its_way() -> None:
     rows = turns(comfortable=playing(1.0), dry=playing(0.1))
-    assert scheduler().rendering(rows, True, NOW) == ["dry"]
-    assert scheduler().rendering(turns(comfortable=playing(1.0)), True, NOW) == []
+    assert scheduler().rendering(rows, True, SLICE, NOW) == [["dry"]]
+    assert scheduler().rendering(turns(comfortable=playing(1.0)), True, SLICE, NOW) == []
 
 
 def test_what_work_costs_counts_into_who_would_run_dry() -> None:
     rows = turns(first=awaiting(), playing=playing(0.5))
-    assert scheduler(per_token=0.001).rendering(rows, False, NOW)[0] == "first"
-    assert scheduler(per_token=0.030).rendering(rows, False, NOW)[0] == "playing"
+    assert scheduler(per_token=0.001).rendering(rows, False, SLICE, NOW)[0][0] == "first"
+    assert scheduler(per_token=0.030).rendering(rows, False, SLICE, NOW)[0][0] == "playing"
 
 
 def test_who_wants_all_at_once_lets_others_go_first_but_not_forever() -> None:
     rows = turns(patient=awaiting(NOW - PATIENCE / 2, eager=False), first=awaiting(NOW))
-    assert scheduler().rendering(rows, False, NOW)[0] == "first"
+    assert scheduler().rendering(rows, False, SLICE, NOW)[0][0] == "first"
     rows = turns(patient=awaiting(NOW - 2 * PATIENCE, eager=False), first=awaiting(NOW))
-    assert scheduler().rendering(rows, False, NOW)[0] == "patient"
+    assert scheduler().rendering(rows, False, SLICE, NOW)[0][0] == "patient"
 
 
 def test_who_is_far_ahead_rests_while_others_are_short() -> None:
@@ -106,23 +126,41 @@ def test_who_is_far_ahead_rests_while_others_are_short() -> None:
     assert scheduler().decoding([ahead, rendered, short], NOW) == ["short"]
     assert scheduler().decoding([ahead, rendered], NOW) == ["ahead", "rendered"], "nobody is short: no time is wasted"
     assert scheduler().decoding([], NOW) == []
+    assert scheduler().decoding([rendered, ahead, short], NOW, together=2) == ["short", "ahead"], "there is room"
+    assert scheduler().decoding([rendered, ahead, short], NOW, together=4) == ["short", "ahead", "rendered"]
+    first = Turn("first", awaiting())
+    assert scheduler().decoding([ahead, first], NOW, together=4) == ["first"], "a first sound waits for nobody"
 
 
 def test_hops_grow_with_what_the_listener_has_to_hear() -> None:
     made = scheduler()
-    assert made.chunks(awaiting(), 0, False, NOW) == 1
-    assert made.chunks(playing(-1.0), 9, False, NOW) == 1
-    assert made.chunks(playing(2.1 * CHUNK), 1, False, NOW) == 2
-    assert made.chunks(playing(60.0), 1, False, NOW) == GROWTH[-1]
-    assert made.chunks(awaiting(eager=False), 0, False, NOW) == GROWTH[-1], "who waits for all gets large ones at once"
+    assert made.chunks(awaiting(), 0, False, SLICE, NOW) == (1,)
+    assert made.chunks(playing(-1.0), 9, False, SLICE, NOW) == (1,)
+    assert made.chunks(playing(2.1 * CHUNK), 1, False, SLICE, NOW) == (2,)
+    assert made.chunks(playing(60.0), 1, False, SLICE, NOW) == (GROWTH[-1],)
+    patient = made.chunks(awaiting(eager=False), 0, False, SLICE, NOW)
+    assert patient == (GROWTH[-1],), "who waits for all gets large ones at once"
 
 
 def test_a_hop_among_others_keeps_to_the_slice() -> None:
-    assert scheduler(per_token=SLICE / 30).chunks(playing(60.0), 9, False, NOW) == 2
-    assert scheduler(per_token=1.0).chunks(playing(60.0), 9, False, NOW) == 1
+    assert scheduler(per_token=SLICE / 30).chunks(playing(60.0), 9, False, SLICE, NOW) == (2,)
+    assert scheduler(per_token=1.0).chunks(playing(60.0), 9, False, SLICE, NOW) == (1,)
+
+
+def test_when_more_is_due_than_can_be_rendered_in_time_hops_are_long() -> None:
+    made = scheduler(per_token=CHUNK / 15 / 10)  # while a chunk plays, ten can be rendered
+    dry = playing(-1.0)
+    assert made.slice([dry] * 5 + [awaiting()] * 4) == SLICE
+    assert made.slice([dry] * 5 + [awaiting()] * 6) == LONG_SLICE
+    assert made.slice([awaiting(eager=False)] * 2) == LONG_SLICE, "nobody plays what comes"
+    assert list(made.chunks(dry, 3, False, LONG_SLICE, NOW)) == [4, 3, 2], "as many as are there"
+    assert list(made.chunks(awaiting(), 0, False, LONG_SLICE, NOW)) == [1], "a first sound does not wait for more"
+    assert list(scheduler(per_token=1.0).chunks(dry, 3, False, LONG_SLICE, NOW)) == [1]
+    rows = [replace(turn, tokens=30) for turn in turns(a=dry, b=dry, c=dry)]
+    assert made.rendering(rows, False, LONG_SLICE, NOW) == [["a", "b"]]
 
 
 def test_no_clock_decides_about_the_hops_of_who_is_alone() -> None:
     for listener in (awaiting(), awaiting(eager=False), playing(-9.0), playing(60.0)):
-        got = [scheduler(per_token=1.0).chunks(listener, hop, True, NOW) for hop in range(6)]
-        assert got == [1, 1, 2, 4, 4, 4]
+        got = [scheduler(per_token=1.0).chunks(listener, hop, True, SLICE, NOW) for hop in range(6)]
+        assert got == [(1,), (1,), (2,), (4,), (4,), (4,)]

@@ -71,8 +71,8 @@ class Decoder(ABC):
     many rows a shared matrix product has (at most, with any_rows), None for what is best; dtype: what products and the
     cache are computed and kept in; any_rows: products give a row the same whatever their number of rows.
 
-    position_bytes: what the cache keeps of a position; prefixes: its part of what requests begin with (the voice's
-    prompt), by the ids of that.
+    small: a step takes as long with one thread as with several; position_bytes: what the cache keeps of a position;
+    prefixes: its part of what requests begin with (the voice's prompt), by the ids of that.
     """
 
     def __init__(
@@ -94,7 +94,9 @@ class Decoder(ABC):
         self.head = Product([weight], [bias], torch.float32, "half" if any_rows and halves([weight]) else "float")
         self.max_len = max_len
         self.any_rows = any_rows
-        self.rows = rows or (MANY if any_rows else shared_rows(sum(layer.nbytes for layer in layers), slots))
+        weight_bytes = sum(layer.nbytes for layer in layers)
+        self.small = weight_bytes < SMALL
+        self.rows = rows or (MANY if any_rows else shared_rows(weight_bytes, slots))
         self.device = head.weight.device
         self.dtype = dtype
         # Not zeroed: what no request reaches never becomes resident memory.

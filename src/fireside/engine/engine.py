@@ -5,6 +5,8 @@
 drops one. Who moves first is `scheduler.py`'s matter, which networks do the work `stages.py`'s. A request owns all
 that is made for it; when it ends, fails or is cancelled, dropping its record frees everything. A long text is spoken
 piece by piece, each piece a run of its own from the voice's prompt; while one piece is vocoded the LM is at the next.
+Among others, what is due is rendered in a thread beside the LM's (`beside.py`); alone, a request has all cores for
+every step, and the same steps each time.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,7 @@ import numpy as np
 import torch
 
 from fireside.cache import Bounded, CacheUse
+from fireside.engine.beside import Batch, Beside, Done, batches_of, limited, render
 from fireside.engine.decoder import Decoder, Handle
 from fireside.engine.decoders import make_decoder
 from fireside.engine.incoming import Incoming, incoming_text
@@ -29,7 +33,7 @@ from fireside.engine.join import JoinState, join
 from fireside.engine.plan import PiecePlan, make_machine, make_sampler, plan_text, plan_tokens
 from fireside.engine.proofread import Judge, judge_of
 from fireside.engine.record import Piece, Record
-from fireside.engine.render import Hop, OverlapHops, Prompt, Renderer, VocoderStage
+from fireside.engine.render import OverlapHops, Prompt, Renderer, VocoderStage
 from fireside.engine.scheduler import Listener, Scheduler, Turn
 from fireside.engine.silent import SilentTokenFilter
 from fireside.engine.speaking import Speaking
@@ -109,6 +113,7 @@ class Engine:
         self._news = threading.Condition(self._lock)
         self._busy = False
         self._dropped: deque[int] = deque()
+        self._beside = Beside()
 
     @cached_property
     def frontend(self) -> AnyFrontend:
@@ -393,7 +398,7 @@ class Engine:
             try:
                 begun = self._open(started)
                 awaited, decoded = self._decode(started)
-                moved = self._speak(awaited, started) or begun or decoded
+                moved = self._speak(awaited, decoded, started) or begun or decoded
             except BaseException as error:
                 # The states may be half moved on: nobody's can be trusted any more.
                 failure = error if isinstance(error, Exception) else EngineError("The computation was interrupted.")
@@ -511,12 +516,13 @@ class Engine:
             for handle, (state, _) in self._speaking.items()
             if not state.held
         ]
-        chosen = self._scheduler.decoding(turns, now)
+        chosen = self._scheduler.decoding(turns, now, self._decoder.rows)
         if not chosen:
             return False, False
         fresh = {handle for handle in chosen if handle.length == 0}
         started = time.perf_counter()
-        decoded = self._decoder.step(chosen)
+        with limited(1) if self._beside.busy else nullcontext():
+            decoded = self._decoder.step(chosen)
         elapsed = time.perf_counter() - started
         self.work.steps += bool(decoded)
         self.work.rows += len(decoded)
@@ -525,7 +531,8 @@ class Engine:
             if handle not in self._speaking:  # its request has just failed
                 continue
             state, piece = self._speaking[handle]
-            state.spent["lm_prefill" if handle in fresh else "lm_decode"] += elapsed
+            if state.id not in self._beside.records:  # no second counts twice
+                state.spent["lm_prefill" if handle in fresh else "lm_decode"] += elapsed
             if isinstance(outcome, Exception):
                 self._fail(state, outcome)
                 continue
@@ -539,28 +546,62 @@ class Engine:
                 self._release(piece)
         return awaited, bool(decoded)
 
-    def _speak(self, awaited: bool, step_started: float) -> bool:
-        """Render the next hops that are due, of requests whose first piece has the tokens for it, and join them on.
+    def _speak(self, awaited: bool, decoding: bool, step_started: float) -> bool:
+        """Render next hops that are due, and join them on; whether there were any.
 
-        awaited: somebody's first sound waits for the LM. Whether there was a hop.
+        awaited: somebody's first sound waits for the LM; decoding: it is at work, and stays so. In a crowd hops are
+        rendered beside it, begun now and handed out in a later step; when it is not at work, here too.
         """
-        now = time.perf_counter()
+        taken = self._take(self._beside.take(), step_started) if self._beside.done else False
+        threads = torch.get_num_threads()
+        if len(self._requests) == 1 or threads == 1 or not self._decoder.small:
+            taken |= self._take(self._beside.take(), step_started)
+            for batch in self._due(awaited, 1):
+                self._take(render(batch, threads), step_started)
+                taken = True
+            return taken
+        free = (not self._beside.busy) + (not decoding)
+        due = self._due(awaited, free) if free else []
+        if due and not (self._beside.busy or (len(due) == 1 and not decoding)):
+            self._beside.give(due.pop(0), threads // 2)
+            taken = True
+        if due:
+            self._take(render(due[0], threads // 2 if self._beside.busy else threads), step_started)
+            return True
+        if not (taken or decoding):
+            taken = self._take(self._beside.take(), step_started)
+        return taken
+
+    def _due(self, awaited: bool, workers: int) -> list[list[Batch]]:
+        """The next hops that are due, for each of so many workers at most."""
+        now, scheduler = time.perf_counter(), self._scheduler
+        waiting = [
+            state
+            for state in self._requests.values()
+            if state.pieces
+            and not state.held
+            and state.id not in self._beside.records
+            and state.pieces[0].wants(state.hop, 1) is not None
+        ]
         alone = len(self._requests) == 1
+        slice = scheduler.slice([state.listener for state in waiting])
         turns = []
-        for state in self._requests.values():
-            if state.pieces and not state.held:
-                piece = state.pieces[0]
-                hop = piece.wants(state.hop, self._scheduler.chunks(state.listener, state.hop, alone, now))
+        for state in waiting:
+            for chunks in scheduler.chunks(state.listener, state.hop, alone, slice, now):
+                hop = state.pieces[0].wants(state.hop, chunks)
                 if hop is not None:
-                    turns.append(Turn((state, piece, hop), state.listener, tokens=hop.tokens))
-        batches: dict[Renderer[Any, Any], list[tuple[Record, Piece, Hop]]] = {}
-        for state, piece, hop in self._scheduler.rendering(turns, awaited, now):
-            batches.setdefault(piece.renderer, []).append((state, piece, hop))
-        for renderer, rows in batches.items():
-            fresh = [piece.tokens[piece.taken : piece.taken + hop.tokens] for _, piece, hop in rows]
-            rendered = renderer.append([piece.state for _, piece, _ in rows], fresh, [hop.final for *_, hop in rows])
-            self._scheduler.rendered(sum(map(len, fresh)), rendered.flow_seconds + rendered.vocoder_seconds)
-            for (state, piece, hop), tokens, wave in zip(rows, fresh, rendered.waves, strict=True):
+                    turns.append(Turn((state, hop), state.listener, tokens=hop.tokens))
+                    break
+        return [batches_of(share) for share in scheduler.rendering(turns, awaited, slice, now, workers)]
+
+    def _take(self, done: Done, step_started: float) -> bool:
+        """Hand out what was rendered; whether there was anything."""
+        for batch, rendered in done:
+            self._scheduler.rendered(sum(map(len, batch.fresh)), rendered.flow_seconds + rendered.vocoder_seconds)
+            for key, tokens, hop, wave in zip(batch.records, batch.fresh, batch.hops, rendered.waves, strict=True):
+                state = self._requests.get(key)
+                if state is None or not state.pieces:  # it was cancelled or failed meanwhile
+                    continue
                 state.spent["flow"] += rendered.flow_seconds
                 state.spent["vocoder"] += rendered.vocoder_seconds
                 if isinstance(wave, Exception):
@@ -568,8 +609,8 @@ class Engine:
                     continue
                 state.fresh += tokens
                 state.hop += not hop.opening
-                self._hand_out(state, piece, wave, hop.final, step_started)
-        return bool(batches)
+                self._hand_out(state, state.pieces[0], wave, hop.final, step_started)
+        return bool(done)
 
     def _hand_out(self, state: Record, piece: Piece, wave: np.ndarray, final: bool, step_started: float) -> None:
         """Join what a piece's hop made to what was there, and give out what can be played."""

@@ -45,6 +45,10 @@ class Piece:
         """How many have not."""
         return len(self.tokens) - self.taken
 
+    def next_tokens(self, hop: Hop) -> list[int]:
+        """Those that a hop renders."""
+        return self.tokens[self.taken : self.taken + hop.tokens]
+
     def wants(self, hop: int, chunks: int) -> Hop | None:
         """What the renderer could do now as the request's hop of that number, `chunks` of the flow's mask at a time."""
         return self.renderer.wants(self.state, self.waiting, self.complete, hop, chunks)

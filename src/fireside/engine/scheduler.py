@@ -21,7 +21,14 @@ PATIENCE = 1.0
 """Seconds for which a request whose listener wants all of it at once lets others go first."""
 
 SLICE = 0.12
-"""Seconds that rendering may take at a time, since nobody else moves meanwhile."""
+"""Seconds that rendering may take at a time, since who comes meanwhile has to wait."""
+
+LONG_SLICE = 0.25
+"""The same when more is due than can be rendered before somebody runs dry, or nobody plays what comes: then only more
+work done in the same time helps, and large pieces of work cost less."""
+
+LEAST_PRESSED = 2
+"""Chunks of the shortest hop, but for the first, while rendering takes a LONG_SLICE at a time."""
 
 GROWTH = (1, 1, 2, 4)
 """Chunks of the flow's mask in the hops of a request that is alone, the last for all that follow.
@@ -30,6 +37,8 @@ No clock decides about these, so that a request that is made again, alone again,
 """
 
 _MEMORY = 0.8  # how much of a cost's average stays when it is measured again
+
+_UNKNOWN = 1e-9  # seconds that work is taken to cost before any was measured: workers share it equally
 
 T = TypeVar("T")
 
@@ -102,38 +111,63 @@ class Scheduler:
     def __init__(self, chunk_tokens: int, token_rate: float) -> None:
         self._chunk_tokens = chunk_tokens
         self._chunk_seconds = chunk_tokens / token_rate
-        self._per_token = 0.0
+        self._tokens = self._seconds = 0.0
+
+    @property
+    def _per_token(self) -> float:
+        """Seconds that rendering a token has taken lately; 0 before the first."""
+        return self._seconds / self._tokens if self._tokens else 0.0
 
     def rendered(self, tokens: int, seconds: float) -> None:
         """So many tokens were rendered in so many seconds."""
-        if tokens:
-            cost = seconds / tokens
-            self._per_token = cost if not self._per_token else _MEMORY * self._per_token + (1 - _MEMORY) * cost
+        # Kept apart, so that a hop of few tokens, whose costs are those of a whole chunk, does not count like others.
+        self._tokens = _MEMORY * self._tokens + tokens
+        self._seconds = _MEMORY * self._seconds + seconds
 
-    def chunks(self, listener: Listener, hop: int, alone: bool, now: float) -> int:
-        """How many chunks a request should render as its hop of that number.
+    def slice(self, due: Sequence[Listener]) -> float:
+        """How long rendering may take at a time, in seconds: a SLICE or a LONG_SLICE.
 
-        Alone, as many as GROWTH has. Among others no more than fit into a SLICE, so that nobody waits for long, and no
-        more than its listener has to hear meanwhile: at up to real time, they do not run dry.
+        due: of the requests that have the speech tokens of a chunk. If a chunk for each of them takes longer to render
+        than to play, somebody runs dry whoever goes first.
+        """
+        cost = len(due) * self._chunk_tokens * self._per_token
+        pressed = cost > self._chunk_seconds or not any(listener.eager for listener in due)
+        return LONG_SLICE if pressed else SLICE
+
+    def chunks(self, listener: Listener, hop: int, alone: bool, slice: float, now: float) -> Sequence[int]:
+        """How many chunks a request should render as its hop of that number; what is best comes first.
+
+        Alone, as many as GROWTH has. Among others no more than fit into a slice, and no more than its listener has to
+        hear meanwhile, so that at up to real time they do not run dry; in a LONG_SLICE, as many as are there.
         """
         if alone:
-            return GROWTH[min(hop, len(GROWTH) - 1)]
+            return (GROWTH[min(hop, len(GROWTH) - 1)],)
         most = GROWTH[-1]
         if self._per_token:
-            most = min(most, max(1, int(SLICE / (self._per_token * self._chunk_tokens))))
+            most = min(most, max(1, int(slice / (self._per_token * self._chunk_tokens))))
         if not listener.eager:
-            return most
-        return min(most, max(1, int(listener.lead(now) / self._chunk_seconds)))
+            return (most,)
+        if slice > SLICE and listener.began is not None:
+            return range(most, min(most, LEAST_PRESSED) - 1, -1)
+        return (min(most, max(1, int(listener.lead(now) / self._chunk_seconds))),)
 
-    def decoding(self, turns: Sequence[Turn[T]], now: float) -> list[T]:
-        """Who moves on in the LM: those who are short of speech, or everybody when nobody is."""
-        short = [turn.what for turn in turns if turn.listener.lead(now) + turn.in_hand < AHEAD]
-        return short or [turn.what for turn in turns]
+    def decoding(self, turns: Sequence[Turn[T]], now: float, together: int = 1) -> list[T]:
+        """Who moves on in the LM: those who are short of speech, or everybody when nobody is.
 
-    def rendering(self, turns: Iterable[Turn[T]], awaited: bool, now: float) -> list[T]:
-        """What is rendered now, the most urgent first, in about a SLICE of time.
+        together: so many share a product; where it has room, and nobody's first sound waits for it, others join in.
+        """
+        ranked = sorted(turns, key=lambda turn: turn.listener.lead(now) + turn.in_hand)
+        short = sum(turn.listener.lead(now) + turn.in_hand < AHEAD for turn in turns)
+        room = 0 if any(turn.listener.eager and turn.listener.began is None for turn in turns) else -short % together
+        return [turn.what for turn in (ranked[: short + room] if short else ranked)]
 
-        awaited: the LM is at work on somebody's first sound, which only those who would run dry may delay.
+    def rendering(
+        self, turns: Iterable[Turn[T]], awaited: bool, slice: float, now: float, workers: int = 1
+    ) -> list[list[T]]:
+        """What is rendered now, the most urgent first: for each of so many workers, about a slice of time's worth.
+
+        awaited: the LM is at work on somebody's first sound, which only those who would run dry may delay. Workers
+        for whom nothing is left are not in the list.
         """
         ranked = []
         for turn in turns:
@@ -142,14 +176,15 @@ class Scheduler:
             if urgency <= 0 or not awaited:
                 ranked.append((urgency, turn.listener.since, cost, turn.what))
         ranked.sort(key=lambda each: each[:2])
-        chosen: list[T] = []
-        budget = SLICE
+        shares: list[list[T]] = [[] for _ in range(workers)]
+        loads = [0.0] * workers
         for _, _, cost, what in ranked:
-            if chosen and cost > budget:
+            least = loads.index(min(loads))
+            if shares[least] and loads[least] + cost > slice:
                 break
-            chosen.append(what)
-            budget -= cost
-        return chosen
+            shares[least].append(what)
+            loads[least] += cost or _UNKNOWN
+        return [share for share in shares if share]
 
     def admitting(self, turns: Iterable[Turn[T]], now: float) -> list[T]:
         """Those who wait for a place in the LM, in the order in which they should get one."""
