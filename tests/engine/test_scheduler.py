@@ -156,7 +156,7 @@ def test_when_more_is_due_than_can_be_rendered_in_time_hops_are_long() -> None:
     assert list(made.chunks(dry, 3, False, LONG_SLICE, NOW)) == [4, 3, 2], "as many as are there"
     assert list(made.chunks(awaiting(), 0, False, LONG_SLICE, NOW)) == [1], "a first sound does not wait for more"
     assert list(scheduler(per_token=1.0).chunks(dry, 3, False, LONG_SLICE, NOW)) == [1]
-    rows = [replace(turn, tokens=30) for turn in turns(a=dry, b=dry, c=dry)]
+    rows = [replace(turn, tokens=45) for turn in turns(a=dry, b=dry, c=dry)]
     assert made.rendering(rows, False, LONG_SLICE, NOW) == [["a", "b"]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import time
@@ -232,6 +233,17 @@ def test_cancel_frees_and_another_begins_at_once(place: Live) -> None:
         assert service.statistics().active == 0
         client.send("cancel")  # nothing is being spoken: no answer
         assert client.say("Still here.")[0]["type"] == "done"
+
+
+def test_an_utterance_cancelled_before_it_began_leaves_nothing(place: Live, recwarn: pytest.WarningsRecorder) -> None:
+    with talking(place) as client:
+        for name in map(str, range(20)):
+            client.send("start", id=name)
+            client.send("cancel")
+            client.until("cancelled")
+        assert client.say("Still here.")[0]["type"] == "done"
+    gc.collect()
+    assert not [str(each.message) for each in recwarn if "never awaited" in str(each.message)]
 
 
 def test_text_that_crossed_the_end_is_ignored(place: Live) -> None:

@@ -94,9 +94,15 @@ class Beside:
         return [] if work is None else work.result()
 
 
+def set_threads(threads: int) -> None:
+    """Have this thread compute with so many threads from now on; others keep their number (OpenMP has one for each)."""
+    torch.get_num_threads()  # the first thing that a thread computes would set its number anew
+    torch.set_num_threads(threads)
+
+
 @contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """Compute with so many threads in this thread meanwhile. Others keep their number (OpenMP holds one for each)."""
+    """As `set_threads`, for as long as this lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -23,7 +23,7 @@ PATIENCE = 1.0
 SLICE = 0.12
 """Seconds that rendering may take at a time, since who comes meanwhile has to wait."""
 
-LONG_SLICE = 0.25
+LONG_SLICE = 0.4
 """The same when more is due than can be rendered before somebody runs dry, or nobody plays what comes: then only more
 work done in the same time helps, and large pieces of work cost less."""
 

@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from pydantic import Field
 
 from fireside.cache import CacheUse
 from fireside.engine.admission import Admission, stopping
+from fireside.engine.beside import set_threads
 from fireside.engine.memory import free_memory
 from fireside.engine.results import model_key, result_key
 from fireside.engine.stream import Flush, Outcome, Stream
@@ -99,17 +101,30 @@ class Statistics:
 class Service:
     """Streams for many readers over one engine, which nothing else steps meanwhile.
 
-    results: a cache of whole results. `async with` starts and closes it.
+    results: a cache of whole results; threads: that the engine computes with, torch's number when not given. Whatever
+    else is computed here has one: OpenMP (GNU's) keeps a team of threads for each thread that ever had several, and
+    when there are more of them than cores none of them spins any more, which makes every step take nearly twice as
+    long. So a process that has a service had better not compute with several threads anywhere else.
+
+    `async with` starts and closes it.
     """
 
-    def __init__(self, engine: Engine, limits: Limits | None = None, *, results: Results | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits | None = None,
+        *,
+        results: Results | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.engine = engine
+        self._threads = torch.get_num_threads() if threads is None else threads
         self.limits = limits or Limits()
         self._results = results
         self._model = "" if results is None else model_key(engine.model)
         self._admission = Admission(0, self.limits.max_queue, self.limits.queue_seconds)
-        self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="fireside-front-end")
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="fireside-helper")
+        self._reader = ThreadPoolExecutor(_READERS, "fireside-front-end", set_threads, (1,))
+        self._helper = ThreadPoolExecutor(1, "fireside-helper", set_threads, (1,))
         self._worker = threading.Thread(target=self._work, name="fireside-engine", daemon=True)
         self._commands: deque[Callable[[], None]] = deque()
         self._news = threading.Condition()
@@ -303,6 +318,7 @@ class Service:
     # What follows runs in the worker.
 
     def _work(self) -> None:
+        set_threads(self._threads)
         moved = False
         looked = 0.0
         while not self._stopped:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, WebSocketRoute
@@ -110,7 +111,7 @@ class _Session:
         """Whether the client has stopped reading."""
 
     async def run(self) -> None:
-        reading = asyncio.create_task(self._until_closing(self._read()))
+        reading = asyncio.create_task(self._until_closing(self._read))
         try:
             closing = await self._closing
             await self._stop()
@@ -121,10 +122,13 @@ class _Session:
             reading.cancel()
             await asyncio.gather(reading, self._stop(), return_exceptions=True)
 
-    async def _until_closing(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do work of this session; what ends it in the midst ends the connection."""
+    async def _until_closing(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do work of this session; what ends it in the midst ends the connection.
+
+        It is begun here: a task that is cancelled at once never comes here, and leaves nothing that was not awaited.
+        """
         try:
-            await work
+            await work()
         except _Closing as closing:
             self._end(closing)
         except WebSocketDisconnect:
@@ -198,7 +202,7 @@ class _Session:
             self._client, "websocket", traceparent=self._websocket.headers.get("traceparent")
         )
         utterance = _Utterance(start, listener, self._server.config.max_text)
-        utterance.task = asyncio.create_task(self._until_closing(self._speak(utterance)))
+        utterance.task = asyncio.create_task(self._until_closing(partial(self._speak, utterance)))
         self._utterance = utterance
 
     async def _cancel(self) -> None:
@@ -298,7 +302,7 @@ class _Session:
             if audio is not None:
                 await self._write(self._websocket.send_bytes(audio))
 
-    async def _write(self, sending: Coroutine[Any, Any, None]) -> None:
+    async def _write(self, sending: Awaitable[None]) -> None:
         patience = self._server.config.write_timeout
         try:
             await patiently(sending, patience, f"The audio was not read for {patience:g} s: the connection is closed.")
