@@ -4,9 +4,12 @@
 #
 #   WORK=runs SHARED=../shared THREADS=2 recipes/hearth/run.sh
 #
-# SHARED holds corpus/, speakers/librispeech.parquet and models/campplus.onnx. KOKORO, if set, is a folder with
-# kokoro.onnx and voices/: then the teacher speaks more for the corpus first. Minutes can be set for each part, as
-# LM_MINUTES=240; the learning rate falls to its end within them.
+# SHARED holds corpus/, speakers/librispeech.parquet and models/campplus.onnx; paths are relative to the repository.
+# KOKORO, if set, is a folder with kokoro.onnx and voices/: then the teacher speaks more for the corpus first. Minutes
+# can be set for each part, as LM_MINUTES=240; the learning rate falls to its end within them.
+#
+# SCALE=0.01 tries out the whole recipe: every stage, a hundredth of the minutes, each EVERYth recording (10 at that
+# scale) and COUNT utterances (1) of each part of the evaluation. What it makes can be loaded and only makes noise.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 WORK=${WORK:-runs}
@@ -14,7 +17,31 @@ SHARED=${SHARED:-../shared}
 THREADS=${THREADS:-2}
 PYTHON=${PYTHON:-python}
 OUT=${OUT:-$WORK/hearth}
+SCALE=${SCALE:-1}
+export LC_NUMERIC=C # a decimal point, for awk
+
+fail() {
+  echo "$1" >&2
+  exit 2
+}
+
+[[ $SCALE =~ ^[0-9]*\.?[0-9]+$ && $SCALE =~ [1-9] ]] || fail "SCALE=$SCALE: give a number above 0, as 0.01."
+for input in corpus speakers/librispeech.parquet models/campplus.onnx; do
+  [ -e "$SHARED/$input" ] || fail "There is no $SHARED/$input: set SHARED to the folder that has it."
+done
+# No fewer than a tenth of the recordings: some of every kind must be left for validation.
+EVERY=${EVERY:-$(awk -v s="$SCALE" 'BEGIN { n = int(1 / s + 0.5); print (n < 1 ? 1 : (n > 10 ? 10 : n)) }')}
+if [ "$(awk -v s="$SCALE" 'BEGIN { print (s < 1) }')" = 1 ]; then COUNT=${COUNT:-1}; fi
+
 mkdir -p "$WORK"
+# The children inherit the lock: it also tells that a stage outlived a run.sh that was ended alone.
+if command -v flock > /dev/null; then
+  exec 9> "$WORK/lock"
+  flock -n 9 || fail "A stage is still at work in $WORK: wait for it or end it."
+fi
+[ -e "$WORK/scale" ] || echo "$SCALE $EVERY" > "$WORK/scale"
+[ "$(cat "$WORK/scale")" = "$SCALE $EVERY" ] ||
+  fail "$WORK was begun with another SCALE or EVERY ($(cat "$WORK/scale")): use another WORK, or those."
 
 # stage NAME COMMAND...: run a command once; it is done when it ended well.
 stage() {
@@ -29,6 +56,11 @@ stage() {
   touch "$WORK/$name.done"
 }
 
+# minutes N: as many at this SCALE.
+minutes() {
+  awk -v n="$1" -v s="$SCALE" 'BEGIN { printf "%.6g\n", n * s }'
+}
+
 CORPUS=$WORK/corpus
 mkdir -p "$CORPUS"
 ln -sf "$(realpath "$SHARED")"/corpus/*.parquet "$CORPUS"
@@ -36,26 +68,30 @@ if [ -n "${KOKORO:-}" ]; then
   TEXTS=recipes/hearth/texts
   stage kokoro fireside.train.kokoro --model "$KOKORO/kokoro.onnx" --voices "$KOKORO/voices" --again "$SHARED/corpus" \
     --zh "$TEXTS/zh_a.txt" "$TEXTS/zh_b.txt" --mix "$TEXTS/mix.txt" --en "$TEXTS/en.txt" \
-    --out "$CORPUS" --minutes "${KOKORO_MINUTES:-35}"
+    --out "$CORPUS" --minutes "$(minutes "${KOKORO_MINUTES:-35}")"
 fi
 stage data fireside.train.data --corpus "$CORPUS" --speakers "$SHARED/speakers/librispeech.parquet" \
-  --campplus "$SHARED/models/campplus.onnx" --out "$WORK/features" --workers "$THREADS" \
+  --campplus "$SHARED/models/campplus.onnx" --out "$WORK/features" --workers "$THREADS" --every "$EVERY" \
   --warp 0.85 0.92 1.09 1.18
 stage phones fireside.train.phones --features "$WORK/features" --out "$WORK/phones.jsonl"
 stage speaker fireside.train.speaker --corpus "$CORPUS" --speakers "$SHARED/speakers/librispeech.parquet" \
-  --teacher "$SHARED/models/campplus.onnx" --out "$WORK/speaker" --features "$WORK/features" \
-  --minutes "${SPEAKER_MINUTES:-40}" --threads "$THREADS"
+  --teacher "$SHARED/models/campplus.onnx" --out "$WORK/speaker" --features "$WORK/features" --every "$EVERY" \
+  --minutes "$(minutes "${SPEAKER_MINUTES:-40}")" --threads "$THREADS"
 stage tokenizer-first fireside.train.tokenizer --features "$WORK/features" --phones "$WORK/phones.jsonl" \
-  --out "$WORK/tokenizer-first" --minutes "${TOKENIZER_MINUTES:-27}" --threads "$THREADS"
+  --out "$WORK/tokenizer-first" --minutes "$(minutes "${TOKENIZER_MINUTES:-27}")" --threads "$THREADS"
+stage tokenizer-second fireside.train.tokenizer --features "$WORK/features" --phones "$WORK/phones.jsonl" \
+  --refine "$WORK/tokenizer-first" --out "$WORK/tokenizer-second" \
+  --minutes "$(minutes "${REALIGN_MINUTES:-19}")" --threads "$THREADS"
 stage tokenizer fireside.train.tokenizer --features "$WORK/features" --phones "$WORK/phones.jsonl" \
-  --refine "$WORK/tokenizer-first" --out "$WORK/tokenizer" \
-  --minutes "${REFINE_MINUTES:-65}" --threads "$THREADS"
+  --refine "$WORK/tokenizer-second" --out "$WORK/tokenizer" \
+  --minutes "$(minutes "${REFINE_MINUTES:-63}")" --threads "$THREADS"
 stage vocoder fireside.train.vocoder --features "$WORK/features" --out "$WORK/vocoder" \
-  --minutes "${VOCODER_MINUTES:-130}" --threads "$THREADS"
+  --minutes "$(minutes "${VOCODER_MINUTES:-130}")" --threads "$THREADS"
 stage flow fireside.train.flow --features "$WORK/features" --out "$WORK/flow" --set crops.real_share=0.35 \
-  --minutes "${FLOW_MINUTES:-155}" --threads "$THREADS"
+  --minutes "$(minutes "${FLOW_MINUTES:-155}")" --threads "$THREADS"
 stage lm fireside.train.lm --features "$WORK/features" --out "$WORK/lm" \
-  --minutes "${LM_MINUTES:-90}" --threads "$THREADS"
+  --minutes "$(minutes "${LM_MINUTES:-90}")" --threads "$THREADS"
 stage package fireside.train.package --runs "$WORK" --out "$OUT"
-stage evaluate fireside.evaluate.speech --features "$WORK/features" --model "$OUT" --out "$WORK/eval"
+stage evaluate fireside.evaluate.speech --features "$WORK/features" --model "$OUT" --out "$WORK/eval" \
+  ${COUNT:+--count "$COUNT"}
 echo "The model folder is $OUT; try: fireside say \"Good evening.\" --model $OUT"

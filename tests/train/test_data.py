@@ -186,6 +186,27 @@ def test_split_is_by_name_and_by_person(tmp_path):
     assert 8 <= sum(kinds == {"val"} for kinds in splits.values()) <= 32
 
 
+def test_every_nth_recording_of_each_file(tmp_path):
+    for shard in ("a", "b"):
+        rows = [{"utt": f"{shard}{i}", "spk": "af_heart", "audio": b""} for i in range(5)]
+        parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / f"{shard}.parquet")
+    people = [{"utt": f"r{i}", "spk": str(i), "audio": b""} for i in range(4)]
+    parquet.write_table(pyarrow.Table.from_pylist(people), tmp_path / "people")
+    found = [row["utt"] for row, _ in utterances(tmp_path, tmp_path / "people", every=3)]
+    assert found == ["a0", "a3", "b0", "b3", "r0", "r3"]
+
+
+def test_a_corpus_of_which_nothing_is_held_out_is_refused(store, tmp_path):
+    with pytest.raises(AudioError, match=r"held out for validation: give a larger corpus .* smaller --every"):
+        data.check_splits(store)
+    rows = [{**store.rows[0], "split": split} for split in ("train", "val")]
+    (tmp_path / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data.check_splits(FeatureStore(tmp_path))
+    (tmp_path / "index.jsonl").write_text(json.dumps(rows[1]) + "\n", encoding="utf-8")
+    with pytest.raises(AudioError, match="to train on"):
+        data.check_splits(FeatureStore(tmp_path))
+
+
 def test_tokens_are_written_and_read_by_row(store):
     tokens = [np.arange(row["tokens"]) + 100 * row["number"] for row in store.rows]
     store.write("tokens", tokens)

@@ -76,6 +76,7 @@ def test_crops_stay_inside_their_utterances_and_voices(sampler):
         for row, start, count in crop.pieces:
             assert row["split"] == "train"
             assert 0 <= start <= start + count <= row["tokens"]
+        assert crop.embedding_of is not None
         assert len({row["spk"] for row, _, _ in crop.pieces} | {crop.embedding_of["spk"]}) == 1
         assert 0 <= crop.prefix <= CROPS.prefix_max * crop.length
         same = len({row["utt"] for row, _, _ in crop.pieces}) == 1
@@ -100,6 +101,22 @@ def test_batches_hold_what_their_crops_name(sampler):
         assert not counted[bins:].any()
         assert not counted[:, : 2 * crop.prefix].any()
         assert counted[:bins, 2 * crop.prefix :].all()
+
+
+def test_blind_rows_have_a_prompt_and_no_embedding(features):
+    store = FeatureStore(features)
+    config = CROPS.model_copy(update={"blind_share": 0.5, "blind_prompt": 8})
+    blind_sampler = CropSampler(store, store.select("train"), config, seed=0)
+    crops = [blind_sampler.crop() for _ in range(400)]
+    prompted = [crop for crop in crops if crop.prefix >= 8]
+    blind = [crop for crop in crops if crop.embedding_of is None]
+    assert all(crop.prefix >= 8 for crop in blind)
+    assert 0.35 < len(blind) / len(prompted) < 0.65
+    seen = next(crop for crop in prompted if crop.embedding_of is not None and crop.length == blind[0].length)
+    batch = blind_sampler.collate([blind[0], seen])
+    assert not batch.embedding[0].any()
+    expected = torch.from_numpy(store.embedding(seen.embedding_of))
+    assert torch.linalg.vector_norm(batch.embedding[1] - expected) < 3 * config.embedding_noise
 
 
 def test_narrow_recordings_are_continued_above_their_band(sampler):
@@ -188,6 +205,7 @@ def test_training_learns_resumes_and_exports(features, tmp_path):
     numbers = [int(line.split("step ")[1].split()[0]) for line in more]
     assert numbers == list(range(1, len(more) + 1))
     assert len(more) > len(logged)
+    train(features, tmp_path, settings(0.045))  # as after a kill behind the last step: nothing is left to do
 
     written = json.loads((tmp_path / "config.json").read_text())
     trained = FlowConfig.model_validate(written)

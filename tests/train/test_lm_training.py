@@ -188,6 +188,15 @@ def test_a_short_run_learns_ships_and_resumes(features, tmp_path):
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] > steps
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_aligned_utterances_is_a_clear_error(features, tmp_path, split):
+    of = {row["utt"]: row["split"] for row in FeatureStore(features).rows}
+    lines = (features / "blocks.jsonl").read_text().splitlines(keepends=True)
+    (features / "blocks.jsonl").write_text("".join(line for line in lines if of[json.loads(line)["utt"]] != split))
+    with pytest.raises(ConfigError, match=f"no {split} utterance"):
+        training.train(features, tmp_path / "out", small(), training.LMTrainConfig(), RunConfig(minutes=0.01))
+
+
 def test_tokens_that_do_not_fit_the_alignment_are_refused(features):
     text = (features / "blocks.jsonl").read_text().replace("12, 15]", "12, 14]", 1)
     (features / "blocks.jsonl").write_text(text)

@@ -163,3 +163,23 @@ def test_saves_when_due_and_at_the_end(clock, tmp_path):
     assert not run.save_if_due({}, model=model)
     clock.now += math.ceil(10 * 60 - 181)
     assert run.save_if_due({}, model=model)
+
+
+def test_a_budget_that_the_preparations_used_up_still_gives_a_step(clock, tmp_path):
+    run = Run(tmp_path, RunConfig(minutes=1))
+    clock.now += 100
+    assert run.go_on()
+    run.log({"loss": 1.0})
+    assert not run.go_on()
+
+
+def test_a_checkpoint_never_stands_without_its_weights(clock, tmp_path):
+    """A training ended within a save goes on from the checkpoint before, and so writes the weights once more."""
+    run = Run(tmp_path, RunConfig())
+
+    def ended():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.save({"part.safetensors": ended}, model=module(1.0))
+    assert not list(tmp_path.glob("checkpoint*"))

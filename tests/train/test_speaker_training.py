@@ -211,6 +211,12 @@ def test_separation_tells_a_good_ear_from_a_deaf_one(store):
     assert separation(perfect, store) == {"same": 1.0, "different": 0.0, "error": 0.0}
 
 
+def test_separation_of_a_single_person_is_not_a_number(store):
+    alone = CropStore(store.folder)
+    alone.rows = store.select("val", "librispeech", whole=True)[:1]
+    assert all(np.isnan(value) for value in separation(lambda fbank: np.ones(4) / 2, alone).values())
+
+
 def test_training_resumes_and_leaves_a_loadable_model(store, data, tmp_path, monkeypatch):
     # The budget is time: a clock that moves when it is looked at makes it a number of steps, on any machine.
     ticks = itertools.count()

@@ -1,6 +1,7 @@
 """Speaks the validation split in every mode and writes manifests for `shared/tools/score.py`.
 
-Nothing here is heard in training: texts, blends and real people are those of the index's `val` rows.
+Nothing here is heard in training: texts, blends and real people are those of the index's `val` rows. A part for
+which a small corpus has no sentences or no voices gets an empty manifest.
 
     python -m fireside.evaluate.speech --features runs/features --out runs/eval [--model FOLDER] [--precision int8]
         [--part en zh ...]
@@ -9,6 +10,7 @@ Nothing here is heard in training: texts, blends and real people are those of th
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import statistics
@@ -62,8 +64,8 @@ def sentences(tts: Any, store: FeatureStore, out: Path, lang: str, count: int) -
     """Named voices of the language read `count` sentences; Mandarin ones those with English in them."""
     listener = Listener(out, lang)
     names = [v.name for v in tts.voices if v.name != "default" and v.language == ("en" if lang == "en" else "zh")]
-    for i, row in enumerate(tqdm(texts(store, lang, count), desc=lang)):
-        listener.add(tts.say(row["text"], voice=names[i % len(names)], seed=i), row["text"], lang)
+    for i, (row, name) in enumerate(zip(tqdm(texts(store, lang, count), desc=lang), itertools.cycle(names))):
+        listener.add(tts.say(row["text"], voice=name, seed=i), row["text"], lang)
     listener.close()
 
 
@@ -72,7 +74,8 @@ def blends(tts: Any, store: FeatureStore, out: Path, count: int) -> None:
     listener = Listener(out, "blends")
     rows = [r for r in store.select("val", "kokoro") if "+" in r["spk"] and 3.0 < r["duration"] < 9.0]
     for i, row in enumerate(tqdm(rows[:count], desc="blends")):
-        target = texts(store, row["lang"], 100)[i]
+        targets = texts(store, row["lang"], 100)
+        target = targets[i % len(targets)]
         prompt = listener.recording(store, row)
         speech = tts.clone(target["text"], prompt, prompt_text=row["text"], seed=i)
         listener.add(speech, target["text"], row["lang"], prompt)
@@ -84,8 +87,8 @@ def real(tts: Any, store: FeatureStore, out: Path, count: int, transcripts: Path
     listener = Listener(out, "real")
     heard = json.loads(transcripts.read_text(encoding="utf-8")) if transcripts else {}
     rows = [r for r in store.select("val", "librispeech") if r["duration"] > 6.0]
-    for i, row in enumerate(tqdm(rows[:count], desc="real")):
-        target = texts(store, "en", 100)[i]
+    targets = texts(store, "en", 100)
+    for i, (row, target) in enumerate(zip(tqdm(rows[:count], desc="real"), itertools.cycle(targets))):
         prompt = listener.recording(store, row, 6.0)
         speech = tts.clone(target["text"], prompt, prompt_text=heard.get(row["utt"]), seed=i)
         listener.add(speech, target["text"], "en", prompt)
@@ -97,8 +100,7 @@ def conversion(tts: Any, store: FeatureStore, out: Path, count: int) -> None:
     listener = Listener(out, "convert")
     samples = {r["spk"]: r for r in store.rows if r["duration"] > 4 and r["speed"] == 1.0}
     names = [v.name for v in tts.voices if v.name in samples]
-    for i, row in enumerate(tqdm(texts(store, "en", count), desc="convert")):
-        name = names[i % len(names)]
+    for row, name in zip(tqdm(texts(store, "en", count), desc="convert"), itertools.cycle(names)):
         reference = listener.recording(store, samples[name])
         listener.add(tts.convert(listener.recording(store, row), voice=name), row["text"], "en", reference)
     listener.close()
@@ -116,6 +118,8 @@ def rate(tts: Any, store: FeatureStore, out: Path, count: int) -> None:
             listener.add(speech, row["text"], "en")
     listener.close()
     for instruction, found in ratios.items():
+        if not found:
+            continue
         print(f"{instruction}: {statistics.mean(found):.3f} of the neutral duration (mean of {len(found)})")
 
 

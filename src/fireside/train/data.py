@@ -197,21 +197,22 @@ def held_out(name: str, every: int) -> bool:
     return zlib.crc32(name.encode()) % every == 0
 
 
-def utterances(corpus: Path, speakers: Path | None, warps: Sequence[float] = ()) -> Iterator[tuple[Row, bytes]]:
+def utterances(
+    corpus: Path, speakers: Path | None, warps: Sequence[float] = (), every: int = 1
+) -> Iterator[tuple[Row, bytes]]:
     """All utterances of the corpus shards, then of the real recordings, with their split.
 
     Held out: every twentieth utterance of the corpus and every tenth real person. warps: each real person who is not
     held out comes again at these speeds, as a tape would be played: another voice, vocal tract and tempo included.
+    every: only each `every`th recording of a file, from the first on.
     """
-    import pyarrow.parquet
-
     for shard in sorted(corpus.glob("*.parquet")):
-        for record in pyarrow.parquet.read_table(shard).to_pylist():
+        for record in _records(shard, every):
             audio = record.pop("audio")
             split = "val" if held_out(record["utt"], 20) else "train"
             yield {**record, "corpus": "kokoro", "split": split}, audio
     if speakers is not None:
-        for record in pyarrow.parquet.read_table(speakers).to_pylist():
+        for record in _records(speakers, every):
             audio = record.pop("audio")
             split = "val" if held_out(record["spk"], 10) else "train"
             row = {**record, "text": "", "speed": 1.0, "corpus": "librispeech", "split": split}
@@ -219,6 +220,13 @@ def utterances(corpus: Path, speakers: Path | None, warps: Sequence[float] = ())
             for warp in warps if split == "train" else ():
                 names = {key: f"{record[key]}-{warp:g}" for key in ("utt", "spk")}
                 yield {**row, **names, "duration": record["duration"] / warp}, warped(audio, warp)
+
+
+def _records(file: Path, every: int) -> list[Row]:
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(file)
+    return table.take(np.arange(0, len(table), every)).to_pylist()
 
 
 def warped(audio: bytes, speed: float) -> bytes:
@@ -233,12 +241,19 @@ def warped(audio: bytes, speed: float) -> bytes:
 
 
 def prepare(
-    corpus: Path, speakers: Path | None, campplus: Path, out: Path, workers: int = 2, warps: Sequence[float] = ()
+    corpus: Path,
+    speakers: Path | None,
+    campplus: Path,
+    out: Path,
+    workers: int = 2,
+    warps: Sequence[float] = (),
+    every: int = 1,
 ) -> int:
     """Write the feature folder `out` from parquet shards; returns the number of utterances.
 
     corpus: folder of shards with `utt, text, lang, spk, speed, audio`; speakers: a parquet of real people or
-    None; campplus: the ONNX network whose embeddings are the targets of the speaker encoder; warps: see `utterances`.
+    None; campplus: the ONNX network whose embeddings are the targets of the speaker encoder; warps, every: see
+    `utterances`.
     """
     from tqdm import tqdm
 
@@ -250,7 +265,7 @@ def prepare(
         (out / "index.tmp").open("w", encoding="utf-8") as index,
         context.Pool(workers, _start_worker, (str(campplus),)) as pool,
     ):
-        work = pool.imap(_extract, utterances(corpus, speakers, warps), chunksize=4)
+        work = pool.imap(_extract, utterances(corpus, speakers, warps, every), chunksize=4)
         number = 0
         for row, features in tqdm(work, desc="prepare", unit="utt"):
             row.update(number=number, first_token=first_token)
@@ -265,6 +280,16 @@ def prepare(
     return number
 
 
+def check_splits(store: FeatureStore) -> None:
+    """Raise AudioError when nothing of the corpus is there to train on, or nothing is held out: no stage could run."""
+    for split, purpose in (("train", "to train on"), ("val", "held out for validation")):
+        if not store.select(split, "kokoro"):
+            raise AudioError(
+                f"No utterance of the corpus is {purpose}: give a larger corpus (one in twenty is held out), or a "
+                "smaller --every."
+            )
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line of this stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -276,6 +301,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--warp", type=float, nargs="*", default=[], metavar="SPEED", help="real people once more at these speeds"
     )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth recording, to try things out")
     args = parser.parse_args(argv)
     shards = sorted(args.corpus.glob("*.parquet"))
     if not shards:
@@ -283,7 +309,10 @@ def main(argv: list[str] | None = None) -> None:
     for file in (args.speakers, args.campplus):
         if file is not None and not file.is_file():
             parser.error(f"there is no file {file}")
-    count = prepare(args.corpus, args.speakers, args.campplus, args.out, args.workers, args.warp)
+    if args.every < 1:
+        parser.error("--every must be at least 1")
+    count = prepare(args.corpus, args.speakers, args.campplus, args.out, args.workers, args.warp, args.every)
+    check_splits(FeatureStore(args.out))
     print(f"{args.out}: {count} utterances")
 
 

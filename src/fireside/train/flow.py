@@ -146,7 +146,7 @@ def normalised(config: FlowConfig, sampler: CropSampler) -> FlowConfig:
     return config.model_copy(update=measured)
 
 
-def train(features: Path, out: Path, config: FlowTrainConfig, init: Path | None = None) -> Tensor:
+def train(features: Path, out: Path, config: FlowTrainConfig, init: Path | None = None) -> None:
     """Train until the time budget is used, going on from `out/checkpoint.pt` if there is one.
 
     init: weights of an earlier run to begin with.
@@ -180,7 +180,6 @@ def train(features: Path, out: Path, config: FlowTrainConfig, init: Path | None 
         if run.save_if_due({"flow.safetensors": average.weights}, **parts):
             shadow.load_state_dict(average.weights())
             run.scalars("val", validator(shadow))
-    return loss.detach()
 
 
 def override(config: FlowTrainConfig, settings: Sequence[str]) -> FlowTrainConfig:

@@ -20,7 +20,7 @@ from torch import Tensor
 from fireside.audio.features import slaney_filterbank
 from fireside.models.config import Config
 from fireside.models.matching import FlowBatch
-from fireside.train.data import FeatureStore, Row
+from fireside.train.data import KINDS, FeatureStore, Row
 
 RATIO = 2  # mel frames per token
 EDGE_BINS = 3
@@ -35,8 +35,10 @@ class CropConfig(Config):
     how often a prompt is given, and its longest share of the row; jump_share: how often the prompt comes from
     another place; sibling_share: how often the speaker embedding is that of another utterance of the same
     voice; embedding_noise: length of the Gaussian noise added to the unit embedding; narrow_share: how often
-    the prompt of a full-band row lacks what a 16 kHz recording lacks; loss_on_prefix: whether the prompt's
-    own frames count (as in the original).
+    the prompt of a full-band row lacks what a 16 kHz recording lacks; blind_share: how often a row whose prompt
+    has at least `blind_prompt` tokens gets no speaker embedding (zeros), so that the voice must be taken from the
+    prompt: a person with one utterance has an embedding that tells all about the row itself, as no new person's
+    does; loss_on_prefix: whether the prompt's own frames count (as in the original).
     """
 
     lengths: tuple[int, ...] = (60, 120, 180, 300)
@@ -49,17 +51,22 @@ class CropConfig(Config):
     sibling_share: float = 0.3
     embedding_noise: float = 0.15
     narrow_share: float = 0.15
+    blind_share: float = 0.0
+    blind_prompt: int = 25
     loss_on_prefix: bool = False
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A row's pieces (row, first token, tokens) in order, its prompt's and its own length in tokens."""
+    """A row's pieces (row, first token, tokens) in order, its prompt's and its own length in tokens.
+
+    embedding_of: whose speaker embedding it gets; None for none.
+    """
 
     pieces: tuple[tuple[Row, int, int], ...]
     prefix: int
     length: int
-    embedding_of: Row
+    embedding_of: Row | None
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,8 @@ class CropSampler:
         joint = length - pieces[-1][2]
         if joinable and row["tokens"] < length and prefix and joint <= config.prefix_max * length:
             prefix = joint  # a whole utterance after a prompt that ends one: what synthesis mostly meets
-        return Crop(tuple(pieces), prefix, length, embedding_of)
+        blind = prefix >= config.blind_prompt and rng.random() < config.blind_share
+        return Crop(tuple(pieces), prefix, length, None if blind else embedding_of)
 
     def _pieces(self, row: Row, others: list[Row], length: int, prefix: int) -> list[tuple[Row, int, int]]:
         """Choose what fills `length` tokens: one stretch, two with a jump, or whole utterances."""
@@ -201,18 +209,24 @@ class CropSampler:
         if not self.config.loss_on_prefix:
             frames = torch.arange(RATIO * length)
             loss_mask = loss_mask * (frames >= prefix[:, None])[:, None]
-        embedding = torch.from_numpy(np.stack([self.store.embedding(crop.embedding_of) for crop in crops]))
-        noise = torch.randn(embedding.shape, generator=self.generator) / embedding.shape[1] ** 0.5
         mel = torch.where(in_band[:, None], heard, self._continued(heard, bands))
         return FlowBatch(
             tokens=tokens,
             token_mask=token_mask,
             mel=mel.transpose(1, 2),
-            embedding=embedding + self.config.embedding_noise * noise,
+            embedding=torch.stack([self._embedding(crop.embedding_of) for crop in crops]),
             prefix=prefix,
             loss_mask=loss_mask,
             prompt_mel=self._narrowed(heard).transpose(1, 2),
         )
+
+    def _embedding(self, row: Row | None) -> Tensor:
+        """Speaker embedding [192] of a row, made less sure; zeros, which the flow leaves as they are, for None."""
+        if row is None:
+            return torch.zeros(KINDS["embedding"][2])
+        embedding = torch.from_numpy(self.store.embedding(row))
+        noise = torch.randn(embedding.shape, generator=self.generator) / len(embedding) ** 0.5
+        return embedding + self.config.embedding_noise * noise
 
     def _continued(self, mel: Tensor, bands: Tensor) -> Tensor:
         """Mel [batch, frames, n_mels] above each row's band, guessed from the last bins that exist.

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fireside.errors import ConfigError
@@ -38,7 +37,7 @@ from fireside.models.lm import LM
 from fireside.models.qwen2 import Drop
 from fireside.text.phones import PAUSE_IDS, PHONE_ID, PHONES
 from fireside.train.data import FeatureStore
-from fireside.train.loop import Average, Run, RunConfig, warm_start
+from fireside.train.loop import Average, Run, RunConfig, warm_start, write_weights
 
 TOKENS_PER_SECOND = 25
 
@@ -368,6 +367,9 @@ def train(
     rng = random.Random(run_config.seed)
     store, blocks = FeatureStore(features), features / "blocks.jsonl"
     train_set, held_out = (read_utterances(store, blocks, split) for split in ("train", "val"))
+    for split, utterances in (("train", train_set), ("val", held_out)):
+        if not utterances:
+            raise ConfigError(f"{blocks} has no {split} utterance: use a larger corpus and align it again.")
     model = LM(model_config)
     initialise(model)
     warm_start(model, init)
@@ -394,7 +396,7 @@ def train(
         values = validate(averaged, val_batches)
         run.scalars("val", values)
         if best.improved(values["loss"]):
-            save_file(average.weights(), out / "lm_best.safetensors")
+            write_weights(out / "lm_best.safetensors", average.weights())
 
     while run.go_on():
         for batch in epoch(train_set, model_config, config, rng):

@@ -90,6 +90,13 @@ def warm_start(model: nn.Module, weights: Path | None) -> None:
         load_strict(model, load_file(weights), str(weights))
 
 
+def write_weights(file: Path, weights: dict[str, Tensor]) -> None:
+    """Write a safetensors file that is whole or not there, whenever the training is ended."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    save_file(weights, temporary)
+    temporary.replace(file)
+
+
 class Run:
     """The clock, the log and the checkpoints of one training run in the folder `out`."""
 
@@ -133,8 +140,8 @@ class Run:
             group["lr"] = self.rate() * scale * group.get("rate_scale", 1.0)
 
     def go_on(self) -> bool:
-        """Whether budget is left."""
-        return self.progress < 1.0
+        """Whether budget is left. One step is always made, so that a training leaves weights however short it is."""
+        return self.step == 0 or self.progress < 1.0
 
     def log(self, losses: Mapping[str, Tensor | float]) -> bool:
         """Count one step; every `log_every` steps write the means and return True."""
@@ -171,14 +178,16 @@ class Run:
         return True
 
     def save(self, exports: Mapping[str, Callable[[], dict[str, Tensor]]], **parts: Stateful) -> None:
-        """Write the checkpoint and the weights to ship, each atomically."""
+        """Write the weights to ship and the checkpoint, each atomically.
+
+        The checkpoint comes last: one whose budget is used up is never trained on, so its weights must be there.
+        """
+        for name, weights in exports.items():
+            write_weights(self.out / name, weights())
         state = {name: part.state_dict() for name, part in parts.items()}
         temporary = self.out / "checkpoint.tmp"
         torch.save({"step": self.step, "seconds": self.seconds, "parts": state}, temporary)
         temporary.replace(self.out / "checkpoint.pt")
-        for name, weights in exports.items():
-            save_file(weights(), self.out / f"{name}.tmp")
-            (self.out / f"{name}.tmp").replace(self.out / name)
         self._saved = time.monotonic()
 
     def save_if_due(self, exports: Mapping[str, Callable[[], dict[str, Tensor]]], **parts: Stateful) -> bool:

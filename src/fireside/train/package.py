@@ -38,21 +38,29 @@ ACCENTS = {"a": "American English", "b": "British English", "z": "Mandarin"}
 SEXES = {"f": "female", "m": "male"}
 
 
+def fits(row: Row) -> bool:
+    """Whether an utterance has a prompt's length."""
+    low, high = PROMPT_SECONDS
+    return bool(low <= row["duration"] <= high)
+
+
 def typical(store: FeatureStore, rows: list[Row], clarity: Callable[[Row], float]) -> tuple[Row, np.ndarray]:
-    """The utterance that is most like its voice, among the clearer half of those of a prompt's length, and the voice's
-    mean embedding."""
+    """The utterance that is most like its voice, among the clearer half of those of a prompt's length (there must be
+    one), and the voice's mean embedding."""
     embeddings = np.stack([store.embedding(row) for row in rows])
     mean = embeddings.mean(0)
     mean /= np.linalg.norm(mean)
-    low, high = PROMPT_SECONDS
-    fitting = [i for i, row in enumerate(rows) if low <= row["duration"] <= high]
+    fitting = [i for i, row in enumerate(rows) if fits(row)]
     fitting.sort(key=lambda i: clarity(rows[i]), reverse=True)
     best = max(fitting[: (len(fitting) + 1) // 2], key=lambda i: float(embeddings[i] @ mean))
     return rows[best], mean
 
 
 def named_voices(store: FeatureStore, tokenizer: SpeechTokenizer, model: str) -> list[Voice]:
-    """A voice for every named speaker of the training rows, prompted in its own language at its own rate."""
+    """A voice for every named speaker of the training rows, prompted in its own language at its own rate.
+
+    A speaker who has no utterance of a prompt's length is left out.
+    """
     aligned = {}
     with (store.folder / "blocks.jsonl").open(encoding="utf-8") as lines:
         for line in map(json.loads, lines):
@@ -71,6 +79,8 @@ def named_voices(store: FeatureStore, tokenizer: SpeechTokenizer, model: str) ->
 
     voices = []
     for speaker, rows in sorted(by_name.items()):
+        if not any(map(fits, rows)):
+            continue
         row, embedding = typical(store, rows, clarity)
         line = aligned[row["utt"]]
         card = VoiceCard(
@@ -110,7 +120,8 @@ def part_config(runs: Path, part: str) -> dict[str, Any]:
 def package(runs: Path, out: Path, name: str, default_voice: str, storage: Storage, int8: Sequence[str] = ()) -> None:
     """Write the model folder `out` from each part's configuration and `PART/PART.safetensors` in `runs`.
 
-    storage: of the weights, but for the parts in `int8`.
+    storage: of the weights, but for the parts in `int8`. Raises ModelError when a part was not trained or there is no
+    voice `default_voice`.
     """
     store = FeatureStore(runs / "features")
     tokenizer_config = TokenizerConfig.model_validate(part_config(runs, "tokenizer"))
@@ -123,6 +134,13 @@ def package(runs: Path, out: Path, name: str, default_voice: str, storage: Stora
         tokenizer=tokenizer_config,
         speaker=SpeakerConfig.model_validate(part_config(runs, "speaker")),
     )
+    tokenizer = SpeechTokenizer(tokenizer_config)
+    tokenizer.load_state_dict(load_file(runs / "tokenizer" / "tokenizer.safetensors"))
+    voices = named_voices(store, tokenizer.eval(), name)
+    names = [voice.name for voice in voices]
+    if default_voice not in names:
+        found = f"choose one of {', '.join(names)}" if names else "the corpus has no named voice"
+        raise ModelError(f"There is no voice {default_voice} with an utterance of a prompt's length: {found}.")
     out.mkdir(parents=True, exist_ok=True)
     document = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     (out / CONFIG_FILE).write_text(document, encoding="utf-8")
@@ -132,9 +150,7 @@ def package(runs: Path, out: Path, name: str, default_voice: str, storage: Stora
         weights = load_file(best if best.is_file() else last)
         file = write_part(out, part, weights, "int8" if part in int8 else storage)
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-    tokenizer = SpeechTokenizer(tokenizer_config)
-    tokenizer.load_state_dict(load_file(runs / "tokenizer" / "tokenizer.safetensors"))
-    for voice in named_voices(store, tokenizer.eval(), name):
+    for voice in voices:
         write_voice(out / "voices", voice)
         print(f"voice {voice.name}: {len(voice.prompt_tokens) / 25:.1f} s, {voice.card.prompt_text}")
 

@@ -28,7 +28,7 @@ _RATE_STEP = 200  # Hz: resampled rates are multiples of it, so that the resampl
 
 class CropConfig(Config):
     """How excerpts are drawn: lengths in seconds; variants are passes over a recording, some at another
-    rate.
+    rate; every: only each `every`th recording is read.
     """
 
     shortest: float = 2.0
@@ -39,6 +39,7 @@ class CropConfig(Config):
     real_variants: int = 12
     real_perturbed: float = 0.75
     rate_range: tuple[float, float] = (0.8, 1.25)
+    every: int = 1
     seed: int = 0
 
 
@@ -109,7 +110,8 @@ def prepare_crops(
         (out / "fbank.f16").open("wb") as frames,
         (out / "teacher.f32").open("wb") as embeddings,
     ):
-        for row, encoded in tqdm(utterances(corpus, speakers), desc="crops", unit="utt", mininterval=10):
+        recordings = utterances(corpus, speakers, every=config.every)
+        for row, encoded in tqdm(recordings, desc="crops", unit="utt", mininterval=10):
             about = {key: row[key] for key in ("utt", "spk", "corpus", "split")}
             for piece, facts in _crops(_read(encoded), about, config, rng):
                 fbank = kaldi_fbank(piece)

@@ -342,7 +342,9 @@ def train(
     average = Average(trainee, run_config.ema_decay)
     run = Run(out, run_config)
     parts: dict[str, Stateful] = {"model": trainee, "adamw": adamw, "muon": muon, "ema": average}
-    run.restore(**parts)
+    if run.restore(**parts):
+        rng.seed(run_config.seed + run.step)
+        torch.manual_seed(run_config.seed + run.step)
     (out / "config.json").write_text(config.model_dump_json(indent=1))
 
     def weights() -> dict[str, Tensor]:

@@ -105,7 +105,10 @@ class VocoderTraining(Config):
 
 
 class Crops:
-    """Random excerpts of a feature folder; longer utterances are drawn more often."""
+    """Random excerpts of a feature folder; longer utterances are drawn more often.
+
+    Where the folder has no real people, all are of the corpus.
+    """
 
     def __init__(self, store: FeatureStore, split: str, config: VocoderConfig, seed: int) -> None:
         self.store = store
@@ -121,7 +124,7 @@ class Crops:
         f0s: list[np.ndarray] = []
         wavs: list[np.ndarray] = []
         for _ in range(count):
-            real = self.random.random() < real_share
+            real = self.random.random() < real_share and bool(self.rows["librispeech"])
             row = self._draw_row(self.rows["librispeech" if real else "kokoro"], frames + self.ahead)
             mel = self.store.mel(row)
             start = self.random.randint(0, len(mel) - frames - self.ahead)
