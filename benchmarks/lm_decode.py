@@ -81,7 +81,8 @@ def theirs(lm: LM) -> Decode:
         )
     )
     model.load_state_dict(lm.decoder.state_dict(), assign=True)
-    model.eval()
+    device = lm.llm_decoder.weight.device
+    model.eval().to(device)
 
     @torch.inference_mode()
     def decode(tokens: int) -> Iterator[None]:
@@ -89,9 +90,9 @@ def theirs(lm: LM) -> Decode:
         history: list[int] = []
         cache = transformers.DynamicCache()
         for _ in range(tokens):
-            x = lm.embed(torch.tensor([ids]))
+            x = lm.embed(torch.tensor([ids], device=device))
             hidden = model(inputs_embeds=x, past_key_values=cache, use_cache=True).last_hidden_state
-            scores = lm.llm_decoder(hidden[0, -1]).log_softmax(0)
+            scores = lm.llm_decoder(hidden[0, -1]).float().cpu().log_softmax(0)
             scores[lm.control.first :] = -torch.inf
             history.append(draw(scores, history))
             ids = [history[-1]]

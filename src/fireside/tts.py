@@ -81,10 +81,11 @@ class Fireside:
         registry: VoiceRegistry,
         lm_weights: Weights = "float",
         normaliser: Choice | None = None,
+        compile: bool = False,
     ) -> None:
         self.model = model
         self._registry = registry
-        self._lm_weights, self._normaliser = lm_weights, normaliser
+        self._lm_weights, self._normaliser, self._compile = lm_weights, normaliser, compile
 
     @property
     def name(self) -> str:
@@ -106,7 +107,7 @@ class Fireside:
         """What computes requests; for several at once, see Engine.submit and Engine.step."""
         from fireside.engine.engine import Engine
 
-        return Engine(self.model, lm_weights=self._lm_weights, normaliser=self._normaliser)
+        return Engine(self.model, lm_weights=self._lm_weights, normaliser=self._normaliser, compile=self._compile)
 
     @property
     def voices(self) -> list[VoiceCard]:
@@ -154,7 +155,7 @@ class Fireside:
         found = None if key is None else known.get(key)
         if found is None:
             told: list[str] = []
-            voice = make_voice(self.model, prompt, words, card, told.append)
+            voice = self.engine.calibrated(make_voice(self.model, prompt, words, card, told.append))
             found = voice, tuple(told)
             if key is not None:
                 known.put(key, found, voice.nbytes)
@@ -388,8 +389,10 @@ class Fireside:
         )
 
 
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """What LM and flow are computed in; int8 reads the LM's weights in one byte each and is bf16 elsewhere."""
+
+_DTYPES: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "bfloat16"}
 
 
 def parse_precision(name: str) -> Precision:
@@ -405,27 +408,33 @@ def load(
     threads: int | None = None,
     precision: Precision = "fp32",
     normaliser: Choice | None = None,
+    device: str = "auto",
+    compile: bool = False,
 ) -> Fireside:
     """Load a model: None or 'hearth' is the bundled one; else a folder (ours or CosyVoice's), 'org/name' on Hugging
     Face or 'modelscope:org/name'. Its parts are read when first needed.
 
     threads: CPU threads that torch uses in this process; None leaves its choice. precision: fp32 is exact, bf16 and
-    int8 are smaller and faster. normaliser: what rewrites numbers and units for a CosyVoice model: 'wetext' (its
-    default), 'ttsfrd', 'none', or a function of text and language. Raises ModelError, ConfigError or UsageError."""
+    int8 are smaller and faster; fp16 is for GPUs. normaliser: what rewrites numbers and units for a CosyVoice model:
+    'wetext' (its default), 'ttsfrd', 'none', or a function of text and language. device: 'cpu', 'cuda', 'cuda:1',
+    'mps', or 'auto': an NVIDIA GPU where there is one, else the CPU. compile: see Engine; it pays on GPUs. Raises
+    ModelError, ConfigError or UsageError."""
     import torch
 
     from fireside.models.config import RegulatedFlowConfig
+    from fireside.models.device import find_device
     from fireside.models.official import OfficialFolder, open_folder
     from fireside.spk2info import voices_of
 
-    parse_precision(precision)
+    dtype: torch.dtype = getattr(torch, _DTYPES[parse_precision(precision)])
+    place = find_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    model = open_folder(resolve(name), torch.float32 if precision == "fp32" else torch.bfloat16)
+    model = open_folder(resolve(name), dtype, place)
     config = model.config
     bundled: Path | dict[str, Voice] = model.path / "voices"
     if isinstance(model, OfficialFolder):
         bundled = voices_of(model.speakers, config.name, config.mel.n_mels)
     ratio = None if isinstance(config.flow, RegulatedFlowConfig) else config.flow.token_mel_ratio
     registry = VoiceRegistry(bundled, data_dir() / "voices", config.default_voice, config.name, ratio)
-    return Fireside(model, registry, "int8" if precision == "int8" else "float", normaliser)
+    return Fireside(model, registry, "int8" if precision == "int8" else "float", normaliser, compile)

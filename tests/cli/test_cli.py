@@ -163,6 +163,8 @@ def test_voices(run, prompt: Path) -> None:
         (["say", TEXT, "-v", "ann"], 5, "'anna'"),
         (["say", TEXT, "--speed", "9"], 2, "0.5 to 2"),
         (["say", TEXT, "--instruct", "sing"], 2, "speak slowly"),
+        (["say", TEXT, "--device", "gpu"], 2, "auto, cpu, cuda"),
+        (["convert", "a.wav", "-v", "bo", "--device", "cuda:99"], 2, "cuda:99"),
         (["say", TEXT, "-o", "a.docx"], 2, r"\.wav"),
         (["say", TEXT, "-o", "none/a.wav"], 8, "none"),
         (["say", TEXT, "-o", "."], 2, ""),

@@ -256,8 +256,22 @@ def test_a_name_is_looked_for_on_modelscope(home: Path, monkeypatch: pytest.Monk
 def test_options_that_have_no_effect_are_named(
     official_model: Callable[[int], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    CosyVoice2(official_model(2), load_trt=True, fp16=True)
-    assert "load_trt, fp16 has no effect" in caplog.text
+    CosyVoice2(official_model(2), load_jit=True, load_trt=True)
+    assert "load_jit, load_trt has no effect" in caplog.text
+
+
+def test_fp16_is_for_gpus(
+    official_model: Callable[[int], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the original: a warning on a CPU, half precision on a GPU."""
+    assert CosyVoice2(official_model(2), fp16=True, device="cpu")._tts.model.dtype == torch.float32
+    assert "fp16 has no effect without a GPU" in caplog.text
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    model = CosyVoice2(official_model(2), fp16=True)._tts.model
+    assert (model.dtype, model.device) == (torch.float16, torch.device("cuda", 0))
+    assert CosyVoice2(official_model(2))._tts.model.dtype == torch.float32
 
 
 @pytest.mark.parametrize(

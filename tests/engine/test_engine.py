@@ -177,10 +177,11 @@ def test_given_tokens_are_what_the_pure_modules_make_of_them(model: ModelFolder)
     samples, tokens = alone(model, what)
     assert tokens == list(what.tokens[0])
     voice = what.voice
+    prompt, prompt_mel = Engine(model)._streaming.heard(voice)
     mel = model.flow.inference(
         torch.tensor([tokens]),
-        torch.from_numpy(voice.prompt_tokens)[None],
-        torch.from_numpy(voice.prompt_mel).T[None],
+        prompt[None],
+        prompt_mel[None],
         torch.from_numpy(voice.embedding)[None],
         start_noise(model.config.flow, 0, 200)[None],
         chunked=True,
@@ -453,6 +454,28 @@ def test_a_held_request_rests(model: ModelFolder, engine: Engine) -> None:
     engine.hold(key, False)
     assert_same(joined([chunk for _, chunk in iter_steps(engine)]), alone(model, request(1)))  # type: ignore[misc]
     assert other != key
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 7, 8, 9, 15, 16])
+def test_a_prompt_ends_in_what_its_last_chunk_looks_ahead_to(model: ModelFolder, length: int) -> None:
+    flow = model.config.flow
+    voice = tiny.make_voice("anna", seed=0, tokens=length)
+    renderer = Engine(model)._streaming
+    tokens, mel = renderer.heard(voice)
+    assert tokens.tolist()[len(tokens) - length :] == voice.prompt_tokens.tolist()
+    assert mel.shape == (flow.n_mels, len(tokens) * flow.token_mel_ratio)
+    lead = len(tokens) - length
+    if not length:
+        assert lead == 0
+        return
+    assert len(tokens) % flow.chunk_tokens == flow.pre_lookahead_len
+    frames = mel.T.unflatten(0, (-1, flow.token_mel_ratio))
+    for place in range(lead):
+        origin = (place - lead) % length
+        assert tokens[place] == voice.prompt_tokens[origin]
+        assert torch.equal(frames[place], frames[lead + origin])
+    hop = renderer.wants(renderer.start(renderer.prompt(voice)), 100, False, 0)
+    assert hop == Hop(flow.chunk_tokens, False), "no hop completes the prompt, and the first sound is most of a chunk"
 
 
 def test_a_prompt_of_whole_chunks_is_completed_at_once(model: ModelFolder) -> None:

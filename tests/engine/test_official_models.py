@@ -139,7 +139,8 @@ class Listener:
     def __init__(self, says: Sequence[int]) -> None:
         self.says = list(says)
         self.admitted: list[tuple[Any, torch.Tensor | None]] = []
-        self.free_slots = 1
+        self.free_slots = self.rows = 1
+        self.small = True
 
     def admit(self, machine: Any, sampler: Any, speaker: torch.Tensor | None = None) -> Any:
         self.admitted.append((machine, speaker))

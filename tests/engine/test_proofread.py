@@ -119,6 +119,20 @@ def test_a_block_is_heard_with_the_one_before() -> None:
     assert ([1, 2], [5, 6], [*first, *second]) in judge.asked
 
 
+def test_what_is_clear_on_its_own_is_taken_whatever_came_before() -> None:
+    """As behind a prompt in another language, in which its sounds would be taken for that language's."""
+
+    class Foreign(Likes):
+        def __call__(self, context: Sequence[int], speech: Sequence[int], phones: Sequence[int]) -> float:
+            confused = 100.0 if {1, 2} & {*context, *speech} and {5, 6} & {*speech} else 0.0
+            return confused + super().__call__(context, speech, phones)
+
+    draws = [5, CONTROL.fill, 6, CONTROL.eos]
+    assert Reader(machine(Foreign(), tries=4, prompt=True), draws).settled == [5, 6]
+    bad = [7, CONTROL.fill, *draws[2:]]
+    assert Reader(machine(Foreign(7), tries=2, prompt=True), [7, CONTROL.fill, *bad]).settled == [7, 6]
+
+
 def test_the_tokenizer_judges() -> None:
     """Low for phones on the network's own best path, higher for others, infinite for too many."""
     tokenizer = SpeechTokenizer(TokenizerConfig(dim=32, heads=2, layers_before=1, layers_after=1, ctc_vocab_size=60))

@@ -46,6 +46,8 @@ def clone(
     model: options.Model = None,
     threads: options.Threads = None,
     precision: options.Precision = "fp32",
+    device: options.Device = "auto",
+    compile: options.Compile = False,
     normaliser: options.Normaliser = None,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -58,7 +60,7 @@ def clone(
         raise UsageError("clone needs --prompt FILE: a recording of the voice to copy.")
     outputs = Outputs.checked(output, stream)
     words = read_text(text, file)
-    tts = options.open_model(model, threads, precision, normaliser)
+    tts = options.open_model(model, threads, precision, normaliser, device, compile)
     voice = tts.make_voice(prompt, prompt_text, name=save_voice or "prompt", on_note=note)
     if save_voice:
         tts.add_voice(voice)

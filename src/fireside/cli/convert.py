@@ -33,6 +33,8 @@ def convert(
     model: options.Model = None,
     threads: options.Threads = None,
     precision: options.Precision = "fp32",
+    device: options.Device = "auto",
+    compile: options.Compile = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -42,6 +44,6 @@ def convert(
     if (voice is None) == (prompt is None):
         raise UsageError("convert needs one of --voice NAME and --prompt FILE: the voice to give the recording.")
     outputs = Outputs.checked(output, stream)
-    tts = options.open_model(model, threads, precision)
+    tts = options.open_model(model, threads, precision, device=device, compile=compile)
     target = voice if prompt is None else tts.make_voice(prompt, on_note=note)
     render(tts.chunks(tts.conversion(source, target, speed=speed, streaming=stream)), outputs, quiet)

@@ -44,7 +44,16 @@ Model = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads to use; all cores when not given.", min=1)]
 Precision = Annotated[
-    str, typer.Option("--precision", help="fp32 is exact; bf16 and int8 are smaller and, with large models, faster.")
+    str,
+    typer.Option(
+        "--precision", help="fp32 is exact; bf16 and int8 are smaller and, with large models, faster; fp16 is for GPUs."
+    ),
+]
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: an NVIDIA GPU where there is one, else cpu.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Record the networks at a few fixed sizes: slow to start, made for GPUs.")
 ]
 Normaliser = Annotated[
     str | None,
@@ -86,9 +95,14 @@ def parse_sampling(given: str | None, tts: Fireside) -> SamplingConfig | None:
 
 
 def open_model(
-    model: str | None, threads: int | None, precision: str = "fp32", normaliser: str | None = None
+    model: str | None,
+    threads: int | None,
+    precision: str = "fp32",
+    normaliser: str | None = None,
+    device: str = "auto",
+    compile: bool = False,
 ) -> Fireside:
-    """Load the model a command was asked to use. Raises UsageError for a precision that there is not."""
+    """Load the model a command was asked to use. Raises UsageError for a precision or a device that there is not."""
     from fireside.tts import load, parse_precision
 
-    return load(model, threads=threads, precision=parse_precision(precision), normaliser=normaliser)
+    return load(model, threads, parse_precision(precision), normaliser, device, compile)

@@ -42,6 +42,8 @@ def say(
     model: options.Model = None,
     threads: options.Threads = None,
     precision: options.Precision = "fp32",
+    device: options.Device = "auto",
+    compile: options.Compile = False,
     normaliser: options.Normaliser = None,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -54,7 +56,7 @@ def say(
         raise UsageError("--live speaks what comes on standard input: leave the text and -f FILE out.")
     outputs = Outputs.checked(output, stream)
     words = live_text() if live else read_text(text, file)
-    tts = options.open_model(model, threads, precision, normaliser)
+    tts = options.open_model(model, threads, precision, normaliser, device, compile)
     request = tts.request(
         words,
         voice,

@@ -32,7 +32,13 @@ def serve(
     port: Annotated[int | None, typer.Option("--port", help="Port of HTTP and WebSocket; 8000. 0: a free one.")] = None,
     grpc_port: Annotated[int | None, typer.Option("--grpc-port", help="Port of gRPC; none when not given.")] = None,
     model: options.Model = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or int8.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps, or auto: a GPU where there is one.")
+    ] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Record the networks at a few fixed sizes, for GPUs.")
+    ] = None,
     normaliser: options.Normaliser = None,
     threads: options.Threads = None,
     alias: Annotated[
@@ -88,6 +94,8 @@ def serve(
             "grpc_port": grpc_port,
             "model": model,
             "precision": precision,
+            "device": device,
+            "compile": compile,
             "normaliser": normaliser,
             "threads": threads,
             "aliases": alias,

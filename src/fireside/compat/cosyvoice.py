@@ -4,7 +4,8 @@
 What differs, on purpose: errors are those of `fireside.errors` with a sentence, not assertions; a prompt may be longer
 than 30 s; `<|endofprompt|>` and CosyVoice 3's system sentence may be left out; the text normaliser is the one that is
 asked for (`normaliser=`), never another one because it is not installed. `load_jit`, `load_trt`, `load_vllm` and
-`trt_concurrent` are accepted and have no effect: their formats are not Fireside's."""
+`trt_concurrent` are accepted and have no effect: their formats are not Fireside's. `fp16` is half precision on a GPU
+and nothing on a CPU, as in the original."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from fireside.enrol import Source
 from fireside.errors import ModelError, UsageError
 from fireside.hub import resolve
+from fireside.models.device import find_device
 from fireside.models.official import SPEAKERS_FILE, OfficialFolder, open_folder
 from fireside.request import SpeechRequest
 from fireside.spk2info import record_of, write_spk2info
@@ -59,13 +61,22 @@ class CosyVoice:
         trt_concurrent: int = 1,
         *,
         normaliser: Choice = DEFAULT_NORMALISER,
+        device: str = "auto",
     ) -> None:
-        """`model_dir`: a folder, or a name on ModelScope. Raises ModelError for another version's folder."""
-        self._load(model_dir, normaliser, load_jit=load_jit, load_trt=load_trt, fp16=fp16)
+        """`model_dir`: a folder, or a name on ModelScope. fp16: LM and flow in half precision, on a GPU. device: as in
+        `fireside.load`; the original takes a GPU where there is one, as `auto` does. Raises ModelError for another
+        version's folder, UsageError for a device that cannot be used."""
+        self._load(model_dir, normaliser, device, fp16, load_jit=load_jit, load_trt=load_trt)
 
-    def _load(self, model_dir: str | PathLike[str], normaliser: Choice, **unused: bool) -> None:
+    def _load(
+        self, model_dir: str | PathLike[str], normaliser: Choice, device: str, fp16: bool, **unused: bool
+    ) -> None:
+        place = find_device(device)
         folder = _folder(model_dir)
-        self._tts = load(folder, normaliser=normaliser)
+        if fp16 and place.type == "cpu":
+            _log.warning("fp16 has no effect without a GPU: LM and flow are computed in float32.")
+            fp16 = False
+        self._tts = load(folder, precision="fp16" if fp16 else "fp32", normaliser=normaliser, device=str(place))
         kind = self._tts.model.config.frontend
         if kind != self.kind:
             raise ModelError(f"{folder} is not for {type(self).__name__}: {_advice(kind)}.")
@@ -213,9 +224,10 @@ class CosyVoice2(CosyVoice):
         trt_concurrent: int = 1,
         *,
         normaliser: Choice = DEFAULT_NORMALISER,
+        device: str = "auto",
     ) -> None:
         """See CosyVoice."""
-        self._load(model_dir, normaliser, load_jit=load_jit, load_trt=load_trt, load_vllm=load_vllm, fp16=fp16)
+        self._load(model_dir, normaliser, device, fp16, load_jit=load_jit, load_trt=load_trt, load_vllm=load_vllm)
 
     def inference_instruct(
         self,
@@ -258,9 +270,10 @@ class CosyVoice3(CosyVoice2):
         trt_concurrent: int = 1,
         *,
         normaliser: Choice = DEFAULT_NORMALISER,
+        device: str = "auto",
     ) -> None:
         """See CosyVoice."""
-        self._load(model_dir, normaliser, load_trt=load_trt, load_vllm=load_vllm, fp16=fp16)
+        self._load(model_dir, normaliser, device, fp16, load_trt=load_trt, load_vllm=load_vllm)
 
 
 _CLASSES: dict[str, type[CosyVoice]] = {each.kind: each for each in (CosyVoice, CosyVoice2, CosyVoice3)}

@@ -17,12 +17,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fireside.engine.fixed_flow import FixedPasses
 from fireside.engine.noise import start_noise
 from fireside.models.config import ChunkedFlowConfig
 from fireside.models.dit import chunk_mask
@@ -43,11 +44,13 @@ class Segment:
     """Keys and values of a stretch of frames.
 
     keys, values: one tensor for each Euler step and layer, [rows * heads, capacity, dim_head]; the first
-    `length` frames are filled. Filled frames never change, so forks of a state share segments.
+    `length` frames are filled. Filled frames never change, so forks of a state share segments. room: all keys, and all
+    values, as the one tensor that they are views of, [steps * layers, rows * heads, capacity, dim_head].
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+    room: tuple[Tensor, Tensor]
     length: int
     nbytes: int
 
@@ -119,8 +122,24 @@ class Job:
         return slice(self.offset, self.offset + self.frames)
 
 
+class Around(Protocol):
+    """What the frames of a pass see beside themselves: the past of those they belong to."""
+
+    def convolve(self, conv: nn.Conv1d, x: Tensor, step: int) -> Tensor:
+        """A causal convolution over frames behind their past: [rows, frames, channels] to the same.
+
+        Notes what the next pass needs.
+        """
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, index: int) -> Tensor:
+        """Attention over the whole past and the frames' own chunk: [rows, frames, heads * dim_head].
+
+        query, key, value: [rows, heads, frames, dim_head]; index: step * layers + layer.
+        """
+
+
 ChunkedModule = TypeVar("ChunkedModule", bound=ChunkedFlow[Any])
-Given = TypeVar("Given")
+Given = TypeVar("Given", bound=Tensor | tuple[Tensor, ...])
 
 
 class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
@@ -130,6 +149,8 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
     layers * rows * 2 * heads * dim_head * bytes per value` bytes, where rows is 2 with guidance and 1 without. With
     10 steps in float32 that is 16.4 MB in hearth (8 layers, 4 x 64 channels), 229 MB in CosyVoice 2 (56 layers, 8 x
     64) and 180 MB in CosyVoice 3 (22 layers, 16 x 64). See `bytes_per_frame`.
+
+    compile: passes run at fixed sizes, recorded on a GPU (see FixedPasses), one request after another.
 
     config: of the flow; steps, cfg_rate: None for the model's own; layers, heads, dim_head: the estimator's
     attention; dtype: what it computes in; storage: what keys and values are kept in, None for the same;
@@ -149,6 +170,7 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         dtype: torch.dtype,
         storage: torch.dtype | None,
         convolutions: Mapping[nn.Conv1d, int],
+        compile: bool,
     ) -> None:
         self.flow = flow
         self.config = config
@@ -158,7 +180,7 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         self.layers, self.heads, self.dim_head = layers, heads, dim_head
         self.dtype = dtype
         self.storage = dtype if storage is None else storage
-        self._scale = dim_head**-0.5
+        self.scale = dim_head**-0.5
         self.device = flow.spk_embed_affine_layer.weight.device
         self.convolutions = convolutions
         # Of every convolution its number, and its kernel [out, kernel * in] where one product over frames can do it.
@@ -169,13 +191,15 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         times, widths = euler_times(time_grid(self.steps))
         self._times = times.to(self.device)
         self._widths: list[float] = widths.tolist()
+        self._fixed = FixedPasses(self, PASS_CHUNKS) if compile else None
 
     @abstractmethod
     def _conditions(self, jobs: Sequence[Job]) -> Given:
-        """What the estimator is given beside the noisy mel, of all jobs' frames; notes `job.encoded`."""
+        """What the estimator is given beside the noisy mel, of all jobs' frames, which are the second dimension of each
+        tensor; notes `job.encoded`."""
 
     @abstractmethod
-    def _velocity(self, x: Tensor, given: Given, jobs: Sequence[Job], step: int) -> Tensor:
+    def _velocity(self, x: Tensor, given: Given, around: Around, step: int) -> Tensor:
         """The estimator's answer to normalised mel x [frames, n_mels] at a step: float32 [rows, frames, n_mels]."""
 
     @property
@@ -284,27 +308,37 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         """
         shape = (self.steps * self.layers, self.rows * self.heads, capacity, self.dim_head)
         keys, values = (torch.empty(shape, dtype=self.storage, device=self.device) for _ in range(2))
-        if touched:
+        if touched and self.device.type == "cpu":
             step = max(1, PAGE_BYTES // (self.dim_head * self.storage.itemsize))
             for room in (keys, values):
                 room[:, :, [*range(0, touched, step), touched - 1], 0] = 0
-        return Segment(keys.unbind(), values.unbind(), 0, keys.nbytes + values.nbytes)
+        return Segment(keys.unbind(), values.unbind(), (keys, values), 0, keys.nbytes + values.nbytes)
 
     def _solve(self, jobs: Sequence[Job]) -> Tensor:
         """Euler steps for the jobs' frames: normalised mel [n_mels, all frames]; the states are advanced."""
+        if self._fixed is not None and len(jobs) > 1:
+            return torch.cat([self._solve([replace(job, offset=0)]) for job in jobs], dim=1)
         noise = [start_noise(self.config, job.start, job.stop) for job in jobs]
         x = torch.cat(noise, dim=1).T.to(self.device).contiguous()
         given = self._conditions(jobs)
+        if self._fixed is not None and self._fixed.hold(jobs[0]):
+            x = self._fixed.solve(jobs[0], x, given)
+        else:
+            x = self.integrate(x, given, Joined(self, jobs))
+        for job in jobs:
+            self._commit(job)
+        return x.T
+
+    def integrate(self, x: Tensor, given: Given, around: Around) -> Tensor:
+        """All Euler steps from noise x [frames, n_mels] to normalised mel of the same shape."""
         for step, width in enumerate(self._widths):
-            velocity = self._velocity(x, given, jobs, step)
+            velocity = self._velocity(x, given, around, step)
             if self.rows == 2:
                 guided = torch.lerp(velocity[1], velocity[0], 1 + self.cfg_rate)
             else:
                 guided = velocity[0]
             x = x.add(guided, alpha=width)
-        for job in jobs:
-            self._commit(job)
-        return x.T
+        return x
 
     def _window(self, job: Job) -> tuple[Tensor, int]:
         """Embeddings of the tokens that the job's features come from, and how many of them lie before it.
@@ -317,37 +351,59 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         first = job.state.first_token
         return self.flow.embed(job.state.tokens[start - before - first : stop + ahead - first])[None], before
 
-    def convolve(self, conv: nn.Conv1d, x: Tensor, jobs: Sequence[Job], step: int) -> Tensor:
-        """A causal convolution over the jobs' frames, each behind its own past: [rows, frames, channels] to the same.
+    def place(self, conv: nn.Conv1d) -> int:
+        """The number of a convolution among the tails of a state."""
+        return self._places[conv][0]
 
-        Notes what the next pass needs.
-        """
-        (index, kernel), past = self._places[conv], self.convolutions[conv]
+    def mix(self, conv: nn.Conv1d, joined: Tensor) -> Tensor:
+        """A convolution without padding: [rows, past + frames, channels] to [rows, frames, new channels]."""
+        kernel = self._places[conv][1]
+        if kernel is None:
+            return F.conv1d(joined.mT, conv.weight, conv.bias, groups=conv.groups).mT
+        return linear(joined.unfold(1, conv.kernel_size[0], 1).mT.flatten(2), kernel, conv.bias)
+
+    def computable(self, kept: Tensor) -> Tensor:
+        """Keys or values in the type that is computed in."""
+        return kept if self.storage == self.dtype else kept.to(self.dtype)
+
+    def _commit(self, job: Job) -> None:
+        """Make a computed pass part of the request's past, and forget tokens that nothing needs."""
+        state = job.state
+        state.frames = job.stop
+        state.tails, state.encoded = job.tails, job.encoded
+        state.segments[-1].length += job.frames
+        keep = max(0, job.stop // self.config.token_mel_ratio - LOOKAHEAD_HISTORY)
+        state.tokens = state.tokens[keep - state.first_token :]
+        state.first_token = keep
+
+
+class Joined:
+    """The frames of several requests, which lie one after another, each behind its own past; see Around."""
+
+    def __init__(self, flow: ChunkwiseFlow[Any, Any], jobs: Sequence[Job]) -> None:
+        self.flow, self.jobs = flow, jobs
+
+    def convolve(self, conv: nn.Conv1d, x: Tensor, step: int) -> Tensor:
+        """See Around."""
+        index, past = self.flow.place(conv), self.flow.convolutions[conv]
         x = x.to(conv.weight.dtype)
         pieces: list[Tensor] = []
-        for job in jobs:
+        for job in self.jobs:
             joined = torch.cat([job.state.tails[index][step], x[:, job.place]], dim=1)
             job.tails[index][step] = joined[:, joined.shape[1] - past :]
             pieces.append(joined)
         # One convolution over all jobs; what it computes across the borders is cut out.
-        joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
-        if kernel is None:
-            mixed = F.conv1d(joined.mT, conv.weight, conv.bias, groups=conv.groups).mT
-        else:
-            mixed = linear(joined.unfold(1, conv.kernel_size[0], 1).mT.flatten(2), kernel, conv.bias)
+        mixed = self.flow.mix(conv, pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1))
         if len(pieces) > 1:
-            wanted = [mixed[:, job.offset + i * past :][:, : job.frames] for i, job in enumerate(jobs)]
+            wanted = [mixed[:, job.offset + i * past :][:, : job.frames] for i, job in enumerate(self.jobs)]
             mixed = torch.cat(wanted, dim=1)
         return mixed
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, jobs: Sequence[Job], index: int) -> Tensor:
-        """Attention of every job's frames over its own whole past: [rows, frames, heads * dim_head].
-
-        query, key, value: [rows, heads, frames, dim_head]; index: step * layers + layer.
-        """
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, index: int) -> Tensor:
+        """See Around."""
         mixed = [
             self._attend(query[:, :, job.place], key[:, :, job.place], value[:, :, job.place], job, index)
-            for job in jobs
+            for job in self.jobs
         ]
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
 
@@ -367,31 +423,17 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         lengths = [segment.length for segment in segments[:-1]] + [filled]
         scores: list[Tensor] = []
         for segment, length in zip(segments, lengths, strict=True):
-            keys = self._computable(segment.keys[index][:, :length])
+            keys = self.flow.computable(segment.keys[index][:, :length])
             # The product's own factor costs nothing; with a beta of 0 it does not read what it writes to.
             room = query.new_empty(rows * heads, frames, length)
-            scores.append(room.baddbmm_(query, keys.mT, beta=0, alpha=self._scale))
+            scores.append(room.baddbmm_(query, keys.mT, beta=0, alpha=self.flow.scale))
         if job.hides is not None:
             scores[-1][:, :, current.length :] += job.hides
         weights = (torch.cat(scores, dim=-1) if len(scores) > 1 else scores[0]).softmax(dim=-1)
         mixed: Tensor | None = None
         shares = weights.split(lengths, dim=2) if len(lengths) > 1 else (weights,)
         for segment, length, share in zip(segments, lengths, shares, strict=True):
-            values = self._computable(segment.values[index][:, :length])
+            values = self.flow.computable(segment.values[index][:, :length])
             mixed = torch.bmm(share, values) if mixed is None else mixed.baddbmm_(share, values)
         assert mixed is not None
         return mixed.view(rows, heads, frames, dim).transpose(1, 2).flatten(2)
-
-    def _computable(self, kept: Tensor) -> Tensor:
-        """Keys or values in the type that is computed in."""
-        return kept if self.storage == self.dtype else kept.to(self.dtype)
-
-    def _commit(self, job: Job) -> None:
-        """Make a computed pass part of the request's past, and forget tokens that nothing needs."""
-        state = job.state
-        state.frames = job.stop
-        state.tails, state.encoded = job.tails, job.encoded
-        state.segments[-1].length += job.frames
-        keep = max(0, job.stop // self.config.token_mel_ratio - LOOKAHEAD_HISTORY)
-        state.tokens = state.tokens[keep - state.first_token :]
-        state.first_token = keep

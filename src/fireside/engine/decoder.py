@@ -10,14 +10,16 @@ of rows; where it may, the products that rows share always have the same number 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fireside.cache import Bounded
+from fireside.engine.fixed import Recorder, bucket
 from fireside.engine.products import Product, halves
 from fireside.engine.sampling import Sampler
 from fireside.errors import TextError
@@ -34,6 +36,9 @@ among threads in the midst of a row."""
 
 PREFIX_BYTES = 2**26
 """Most bytes of beginnings that are kept."""
+
+LEAST_PAST = 512
+"""Positions that a step of a fixed size looks back at least."""
 
 LEAST_PREFIX = 16
 """Shorter beginnings are not worth a pass of their own."""
@@ -71,8 +76,12 @@ class Decoder(ABC):
     many rows a shared matrix product has (at most, with any_rows), None for what is best; dtype: what products and the
     cache are computed and kept in; any_rows: products give a row the same whatever their number of rows.
 
-    small: a step takes as long with one thread as with several; position_bytes: what the cache keeps of a position;
-    prefixes: its part of what requests begin with (the voice's prompt), by the ids of that.
+    compile: steps of one id a request run at fixed sizes, compiled and recorded (see fixed.py): always `rows` rows,
+    over a past that is rounded up to 512, 1024, 2048 ... positions (at most max_len). Requests whose pasts are rounded
+    up to different lengths do not share a step, so that none can tell who is beside it.
+
+    small: on a CPU, where a step takes as long with one thread as with several; position_bytes: what the cache keeps
+    of a position; prefixes: its part of what requests begin with (the voice's prompt), by the ids of that.
     """
 
     def __init__(
@@ -87,6 +96,7 @@ class Decoder(ABC):
         rows: int | None,
         dtype: torch.dtype,
         any_rows: bool = False,
+        compile: bool = False,
     ) -> None:
         self.control = control
         # In float32 whatever the rest is in: likely ids lie close together, and it is small.
@@ -95,12 +105,19 @@ class Decoder(ABC):
         self.max_len = max_len
         self.any_rows = any_rows
         weight_bytes = sum(layer.nbytes for layer in layers)
-        self.small = weight_bytes < SMALL
-        self.rows = rows or (MANY if any_rows else shared_rows(weight_bytes, slots))
+        self.small = weight_bytes < SMALL and head.weight.device.type == "cpu"
         self.device = head.weight.device
+        self.rows = rows or (MANY if any_rows else shared_rows(weight_bytes, slots, self.device))
         self.dtype = dtype
+        self._recorder = Recorder(self.device) if compile else None
+        self._spare_slot = slots  # where rows that are nobody's write, in steps of a fixed size
+        room = (len(layers), slots + compile, 2, heads, max_len, head_dim)
         # Not zeroed: what no request reaches never becomes resident memory.
-        self.cache = torch.empty((len(layers), slots, 2, heads, max_len, head_dim), dtype=dtype, device=self.device)
+        self.cache = torch.empty(room, dtype=dtype, device=self.device)
+        if compile:
+            self.cache[:, slots:].zero_()
+            # Of every row the id, the position and the slot.
+            self._given = torch.zeros(3, self.rows, dtype=torch.long, device=self.device)
         self.position_bytes = len(layers) * 2 * heads * head_dim * dtype.itemsize
         self.prefixes: Bounded[tuple[int, ...], Tensor] = Bounded(PREFIX_BYTES)
         self._free = list(range(slots))
@@ -115,6 +132,29 @@ class Decoder(ABC):
     def _advance(self, handles: Sequence[Handle], ids: Sequence[int]) -> Tensor:
         """Feed one id to each of at most `rows` requests; hidden states [at least as many, hidden], theirs first."""
 
+    @abstractmethod
+    def _fixed_step(self, ids: Tensor, at: Tensor, slots: Tensor, length: int) -> Tensor:
+        """As `_advance`, of tensors alone: ids, positions and slots int64 [rows]; of the past the first `length`
+        positions are looked at. Hidden states [rows, hidden]."""
+
+    def _advance_fixed(self, recorder: Recorder, handles: Sequence[Handle], ids: Sequence[int]) -> list[Tensor]:
+        """As `_advance`, by `_fixed_step`: a state [hidden] for each."""
+        alike: dict[int, list[int]] = {}
+        for row, handle in enumerate(handles):
+            alike.setdefault(bucket(handle.length + 1, LEAST_PAST, self.max_len), []).append(row)
+        states: dict[int, Tensor] = {}
+        fed, at, slots = self._given.unbind()
+        with recorder.lock:
+            for length, rows in alike.items():
+                given = [(ids[row], handles[row].length, handles[row].slot) for row in rows]
+                given += [(0, 0, self._spare_slot)] * (self.rows - len(rows))
+                self._given.copy_(torch.tensor(given).T)
+                hidden = recorder.run(length, partial(self._fixed_step, fed, at, slots, length))
+                states |= zip(rows, hidden.clone().unbind(), strict=False)
+        for handle in handles:
+            handle.length += 1
+        return [states[row] for row in range(len(handles))]
+
     @property
     def free_slots(self) -> int:
         """How many more requests can be admitted now."""
@@ -123,6 +163,9 @@ class Decoder(ABC):
     def admit(self, machine: Machine, sampler: Sampler, speaker: Tensor | None = None) -> Handle:
         """Take a request in; it is decoded from the next step on. The caller checks `free_slots` first."""
         handle = Handle(self._free.pop(), machine, sampler, speaker)
+        if self._recorder is not None:
+            # Steps of a fixed size multiply what lies behind a request's last position by 0: it must be a number.
+            self.cache[:, handle.slot].zero_()
         self._handles[handle] = None
         return handle
 
@@ -191,8 +234,13 @@ class Decoder(ABC):
         self, group: Sequence[tuple[Handle, Step]], decoded: dict[Handle, Decoded]
     ) -> list[tuple[Handle, Step, Tensor]]:
         """Advance requests in products that they share; when that fails, one by one to see whose fault it is."""
+        handles, ids = [handle for handle, _ in group], [step.feed[0] for _, step in group]
         try:
-            states = self._advance([handle for handle, _ in group], [step.feed[0] for _, step in group])
+            states: Iterable[Tensor] = (
+                self._advance(handles, ids)
+                if self._recorder is None
+                else self._advance_fixed(self._recorder, handles, ids)
+            )
         except Exception as error:
             if len(group) == 1:
                 decoded[group[0][0]] = error
@@ -225,6 +273,9 @@ class Decoder(ABC):
         return self._masks[banned]
 
 
-def shared_rows(weight_bytes: int, slots: int) -> int:
-    """How many rows a product has best: four where reading the weights is what costs, and several can come."""
+def shared_rows(weight_bytes: int, slots: int, device: torch.device) -> int:
+    """How many rows a product has best: four where reading the weights is what costs, and several can come; on a GPU,
+    which has time to spare while it reads them, as many as can come."""
+    if device.type != "cpu":
+        return min(slots, MANY)
     return 1 if weight_bytes < SMALL or slots == 1 else 4

@@ -18,8 +18,9 @@ def make_decoder(
     max_len: int = 2048,
     dtype: torch.dtype = torch.float32,
     weights: Weights = "float",
+    compile: bool = False,
 ) -> Decoder:
     """The decoder that walks with this LM; see Decoder and LMDecoder for the options."""
     if isinstance(lm, TransformerLM):
-        return TransformerLMDecoder(lm, slots, max_len, dtype=dtype, weights=weights)
-    return LMDecoder(lm, slots, max_len, dtype=dtype, weights=weights)
+        return TransformerLMDecoder(lm, slots, max_len, dtype=dtype, weights=weights, compile=compile)
+    return LMDecoder(lm, slots, max_len, dtype=dtype, weights=weights, compile=compile)

@@ -26,6 +26,7 @@ import torch
 
 from fireside.cache import Bounded, CacheUse
 from fireside.engine.beside import Batch, Beside, Done, batches_of, limited, render
+from fireside.engine.calibration import SHORTEST
 from fireside.engine.decoder import Decoder, Handle
 from fireside.engine.decoders import make_decoder
 from fireside.engine.incoming import Incoming, incoming_text
@@ -96,13 +97,14 @@ class Engine:
         normaliser: Choice | None = None,
         exact_vocoder: bool = False,
         flow_storage: torch.dtype | None = None,
+        compile: bool = False,
     ) -> None:
         self.model = model
         self.work = Work()
         self.analysed: Bounded[str, tuple[Voice, tuple[str, ...]]] = Bounded(FEATURE_BYTES)
         """Voices made of recordings and what was noted about these, by what was in them; see Fireside.make_voice."""
         self._exact_vocoder, self._flow_storage = exact_vocoder, flow_storage
-        self._lm_weights, self._normaliser = lm_weights, normaliser
+        self._lm_weights, self._normaliser, self._compile = lm_weights, normaliser, compile
         self._rows, self._max_len = rows, max_len
         self._requests: dict[int, Record] = {}
         self._speaking: dict[Handle, tuple[Record, Piece]] = {}
@@ -127,15 +129,16 @@ class Engine:
 
     @cached_property
     def _decoder(self) -> Decoder:
-        return make_decoder(self.model.lm, self._rows, self._max_len, self.model.dtype, self._lm_weights)
+        model = self.model
+        return make_decoder(model.lm, self._rows, self._max_len, model.dtype, self._lm_weights, self._compile)
 
     @cached_property
     def _vocoder(self) -> VocoderStage[Any]:
-        return vocoder_stage(self.model.vocoder, self._exact_vocoder)
+        return vocoder_stage(self.model.vocoder, self._exact_vocoder, self._compile)
 
     @cached_property
     def _streaming(self) -> Renderer[Any, Any]:
-        return streaming_renderer(self.model, self._vocoder, self._flow_storage)
+        return streaming_renderer(self.model, self._vocoder, self._flow_storage, self._compile)
 
     @cached_property
     def _whole(self) -> Renderer[Any, Any] | None:
@@ -494,6 +497,18 @@ class Engine:
         state.plans.popleft()
         state.pieces.append(piece)
         return True
+
+    def calibrated(self, voice: Voice) -> Voice:
+        """A new voice as the flow needs it: with a calibration, where the model has one and its prompt is long enough.
+
+        Takes about as long as the flow would for twice the prompt.
+        """
+        config = self.model.config
+        enough = len(voice.prompt_tokens) >= SHORTEST * config.token_rate
+        if isinstance(config.flow, RegulatedFlowConfig) or not config.flow.calibrate or not enough:
+            return voice
+        with self._prompting:
+            return self._streaming.calibrated(voice)
 
     def _prompt(self, request: SpeechRequest) -> Prompt[Any]:
         """What the voice's prompt leaves behind, computed once for each voice."""

@@ -19,8 +19,9 @@ def cross_fade(new: Tensor, old: Tensor) -> Tensor:
     The window's first half weighs the new piece, its second half the old one.
     """
     length = old.shape[-1]
-    rise, fall = hamming_window(2 * length).to(new.device).chunk(2)
-    mixed = new[..., :length].double() * rise + old.double() * fall
+    exact = torch.float32 if new.device.type == "mps" else torch.float64  # Apple's GPUs have no more
+    rise, fall = hamming_window(2 * length).to(new.device, exact).chunk(2)
+    mixed = new[..., :length].to(exact) * rise + old.to(exact) * fall
     return torch.cat([mixed.to(new.dtype), new[..., length:]], dim=-1)
 
 

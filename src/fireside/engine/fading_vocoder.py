@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fireside.engine.fade import Overlap
+from fireside.engine.fixed import Replayed
 from fireside.errors import ConfigError
 from fireside.models.hift import HiFT
 
@@ -46,14 +47,16 @@ class FadingVocoder:
     """Runs one HiFT that is not causal for any number of requests, each with a state of its own.
 
     Audio may exceed 1 by some percent where two pieces are cross-faded, since the window's halves sum to about
-    1.08.
+    1.08. compile: pieces are recorded on a GPU (see fixed.Replayed), for the sizes that come first.
     """
 
-    def __init__(self, model: HiFT) -> None:
+    def __init__(self, model: HiFT, compile: bool = False) -> None:
         self.model = model
         self.cached = model.config.fade_frames
         if self.cached < 1:
             raise ConfigError("vocoder.fade_frames must be at least 1 to cross-fade pieces; CosyVoice 2 has 8.")
+        device = model.m_source.l_linear.weight.device
+        self._decode = Replayed(self._piece, device) if compile else self._piece
 
     def start(self, seed: int | None = 0) -> FadingState:
         """State of a new request; the same seed gives the same audio, and None leaves the noise out."""
@@ -86,8 +89,14 @@ class FadingVocoder:
         window = torch.cat([state.mel, mel.to(state.mel)], dim=1)
         noise = self.model.make_noise(state.seed, first * hop, window.shape[1] * hop, window.device)
         phase = self.model.start_phase(state.seed, window.device)
-        wave, _, source = self.model(window[None], seed=None, noise=noise, phase=phase, cache_source=state.source)
+        given = (window[None], noise, state.source) if phase is None else (window[None], noise, state.source, phase)
+        wave, source = self._decode(*given)
         state.frames += mel.shape[1]
         state.mel = window[:, -self.cached :].clone()
         state.source = source[:, -self.cached * hop :].clone()
         return state.speech.join(wave[0], final)
+
+    def _piece(self, mel: Tensor, noise: Tensor, kept: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Waveform and source of one piece; kept: the source of its first frames. See HiFT.forward."""
+        wave, _, source = self.model(mel, seed=None, noise=noise, phase=phase, cache_source=kept)
+        return wave, source

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fireside.engine.chunkwise import ChunkwiseFlow, Job
+from fireside.engine.chunkwise import Around, ChunkwiseFlow, Job
 from fireside.engine.products import join
 from fireside.models.config import FlowConfig
-from fireside.models.dit import NORM_EPS
+from fireside.models.dit import NORM_EPS, DiTBlock
 from fireside.models.flow import CausalFlow
 from fireside.models.linear import linear
 
@@ -27,6 +27,7 @@ class IncrementalFlow(ChunkwiseFlow[CausalFlow, tuple[Tensor, Tensor]]):
         steps: int | None = None,
         cfg_rate: float | None = None,
         storage: torch.dtype | None = None,
+        compile: bool = False,
     ) -> None:
         dit, estimator = flow.config.dit, flow.estimator
         positions = estimator.input_embed.conv_pos_embed
@@ -45,12 +46,14 @@ class IncrementalFlow(ChunkwiseFlow[CausalFlow, tuple[Tensor, Tensor]]):
                 for conv in (positions.conv1[0], positions.conv2[0])
                 if isinstance(conv, nn.Conv1d)
             },
+            compile=compile,
         )
         # The weights and biases of queries, keys and values in one: one product instead of three.
         self._qkv = []
         for block in estimator.blocks:
             parts = (block.attn.to_q, block.attn.to_k, block.attn.to_v)
             self._qkv.append((join([part.weight for part in parts]), join([part.bias for part in parts])))
+        self._leaving = torch.compile(self._leave) if compile else self._leave
         with torch.inference_mode():
             self._prepare()
 
@@ -102,21 +105,21 @@ class IncrementalFlow(ChunkwiseFlow[CausalFlow, tuple[Tensor, Tensor]]):
         features = self.flow.pre_lookahead_layer.piece(F.pad(embedded, (0, 0, 0, missing)), before, tokens)
         return self.flow.upsample(features)[0].T
 
-    def _velocity(self, x: Tensor, given: tuple[Tensor, Tensor], jobs: Sequence[Job], step: int) -> Tensor:
+    def _velocity(self, x: Tensor, given: tuple[Tensor, Tensor], around: Around, step: int) -> Tensor:
         """DiT.forward over [frames, n_mels], with the past taken from the states."""
         base, rotation = given
         hidden = base + linear(x.to(self.dtype), self._in_noisy)
         positions = hidden
         for conv in self.convolutions:
-            positions = F.mish(self.convolve(conv, positions, jobs, step))
+            positions = F.mish(around.convolve(conv, positions, step))
         residual = (hidden + positions).float()
         for layer in range(self.layers):
-            residual = self._block(residual, jobs, step, layer, rotation)
+            residual = self._block(residual, around, step, layer, rotation)
         shift, scale = self._final[step]
         out = F.layer_norm(residual, residual.shape[-1:], scale, shift, NORM_EPS)
         return self.flow.estimator.proj_out(out.to(self.dtype)).float()
 
-    def _block(self, residual: Tensor, jobs: Sequence[Job], step: int, layer: int, rotation: Tensor) -> Tensor:
+    def _block(self, residual: Tensor, around: Around, step: int, layer: int, rotation: Tensor) -> Tensor:
         """DiTBlock.forward over [rows, frames, dim], with the past taken from the states."""
         dit = self.config.dit
         block = self._blocks[layer]
@@ -127,7 +130,20 @@ class IncrementalFlow(ChunkwiseFlow[CausalFlow, tuple[Tensor, Tensor]]):
         pairs = torch.view_as_complex(first_head.float().unflatten(-1, (-1, 2)))
         first_head.copy_(torch.view_as_real(pairs * rotation).flatten(-2))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # [rows, heads, frames, dim_head] each
-        mixed = self.attend(query, key, value, jobs, step * dit.depth + layer)
+        mixed = around.attend(query, key, value, step * dit.depth + layer)
+        return self._leaving(block, residual, mixed, gate, ff_shift, ff_scale, ff_gate)
+
+    def _leave(
+        self,
+        block: DiTBlock,
+        residual: Tensor,
+        mixed: Tensor,
+        gate: Tensor,
+        ff_shift: Tensor,
+        ff_scale: Tensor,
+        ff_gate: Tensor,
+    ) -> Tensor:
+        """What follows attention in `_block`, frame by frame: residual and mixed [rows, frames, dim] to the same."""
         residual = torch.addcmul(residual, gate, block.attn.to_out[0](mixed))
-        normed = F.layer_norm(residual, (dit.dim,), ff_scale, ff_shift, NORM_EPS).to(self.dtype)
+        normed = F.layer_norm(residual, (self.config.dit.dim,), ff_scale, ff_shift, NORM_EPS).to(self.dtype)
         return torch.addcmul(residual, ff_gate, block.ff(normed))

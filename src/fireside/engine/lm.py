@@ -50,6 +50,7 @@ class LMDecoder(Decoder):
         rows: int | None = None,
         dtype: torch.dtype = torch.float32,
         weights: Weights = "float",
+        compile: bool = False,
     ) -> None:
         config = lm.config
         if weights == "int8":
@@ -58,13 +59,15 @@ class LMDecoder(Decoder):
         self.head_dim = config.hidden_size // config.num_heads
         stack = lm.decoder
         blocks = [layer for layer in stack.layers if isinstance(layer, DecoderLayer)]
-        any_rows = rows is None and weights == "float" and dtype == torch.float32 and _halved(blocks)
+        plain = rows is None and weights == "float" and dtype == torch.float32 and not compile
+        any_rows = plain and _halved(blocks)
         self.text_table = stack.embed_tokens.weight.detach()
         self.speech_table = lm.speech_table().detach()
         self.norm = _norm_weight(stack.norm)
         self.layers = [_Layer(block, dtype, "half" if any_rows else weights) for block in blocks]
         shape = (self.kv_heads, self.head_dim, slots, max_len)
-        super().__init__(lm.control, lm.llm_decoder, self.layers, *shape, rows, dtype, any_rows)
+        super().__init__(lm.control, lm.llm_decoder, self.layers, *shape, rows, dtype, any_rows, compile)
+        self._fixed_layer = torch.compile(self._attend_and_feed) if compile else self._attend_and_feed
         # Where the keys and values of a slot's position are, among all rows [head_dim] of a layer's part of the cache.
         self._rows = self.cache.view(len(self.layers), -1, self.head_dim).unbind()
         self._heads_at = torch.arange(2 * self.kv_heads, device=self.device) * max_len
@@ -76,8 +79,10 @@ class LMDecoder(Decoder):
     def _embed(self, ids: Sequence[int]) -> Tensor:
         """Ids of a sequence -> float32 [len(ids), hidden]."""
         index = torch.tensor(ids, device=self.device)
-        if min(ids) >= 0:
-            return self.speech_table[index].float()
+        return self._embed_any(index) if min(ids) < 0 else self.speech_table[index].float()
+
+    def _embed_any(self, index: Tensor) -> Tensor:
+        """Ids [n] of both kinds -> float32 [n, hidden]."""
         speech = self.speech_table[index.clamp(min=0)]
         text = self.text_table[(~index).clamp(min=0)]
         return torch.where((index < 0)[:, None], text, speech).float()
@@ -165,6 +170,38 @@ class LMDecoder(Decoder):
         for handle in handles:
             handle.length += 1
         return self._normed(x, self.norm)
+
+    def _fixed_step(self, ids: Tensor, at: Tensor, slots: Tensor, length: int) -> Tensor:
+        x = self._embed_any(ids)
+        cos, sin = self._rotation(at, self.rows)
+        where = (slots * (2 * self.kv_heads * self.max_len) + at)[:, None] + self._heads_at
+        seen = (torch.arange(length, device=self.device) <= at[:, None])[:, None, None]
+        for layer, cache in zip(self.layers, self.cache.unbind(), strict=True):
+            x = self._fixed_layer(layer, x, cos, sin, cache, where.flatten(), slots, seen)
+        return self._normed(x, self.norm)
+
+    def _attend_and_feed(
+        self,
+        layer: _Layer,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        cache: Tensor,
+        where: Tensor,
+        slots: Tensor,
+        seen: Tensor,
+    ) -> Tensor:
+        """One layer of `_fixed_step`: x [rows, hidden] to the same.
+
+        cache: the layer's part of it; where: rows of it [rows * 2 * kv_heads] for the new keys and values; seen: bool
+        [rows, 1, 1, length], which positions of a slot's past belong to its request.
+        """
+        turned = self._project(layer, x, cos, sin)
+        cache.view(-1, self.head_dim).index_copy_(0, where, turned[:, self.heads :].flatten(0, 1))
+        keys, values = cache[..., : seen.shape[-1], :].index_select(0, slots).unbind(1)
+        queries = turned[:, : self.heads].unflatten(1, (self.kv_heads, -1))
+        y = F.scaled_dot_product_attention(queries, keys, values, seen)
+        return self._mlp(layer, x + layer.out(y.flatten(1)))
 
 
 def _norm_weight(norm: RMSNorm) -> Tensor:

@@ -107,7 +107,7 @@ class ProofreadMachine:
         """The nats that the block that has been said, of so many phones, adds to those of the block before it.
 
         Sounds reach over the edge of a block, so it is heard together with the one before. Where both together stay
-        below the limit, that is answer enough.
+        below the limit, that is answer enough; where they do not, it may be clear enough without what came before.
         """
         index = self._inner.index
         before = [phone for phone in self._inner.blocks[index - 1] if is_spoken(phone)] if index else []
@@ -118,4 +118,9 @@ class ProofreadMachine:
             return nats
         if self._known is None:
             self._known = self._judge(context, previous, before)
-        return nats - self._known if self._known < float("inf") else nats
+        if self._known < float("inf"):
+            nats -= self._known
+        # In the midst of another language sounds are taken for that one's: then it is clearer on its own.
+        if nats <= limit or not (context or previous):
+            return nats
+        return min(nats, self._judge((), self._speech, phones))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fireside.engine.calibration import Calibration, measure
 from fireside.engine.speed import SpeedState, change_speed, stretch
 from fireside.models.causal import Tails
 
@@ -52,7 +53,9 @@ V = TypeVar("V", bound=VocoderPast)
 
 
 class FlowStage(Protocol[F]):
-    """Tokens to mel, in pieces."""
+    """Tokens to mel, in pieces. device: where it computes."""
+
+    device: torch.device
 
     @property
     def bytes_per_frame(self) -> int:
@@ -94,6 +97,9 @@ class Schedule(Protocol):
     def whole(self) -> bool:
         """Whether everything is rendered in one hop."""
 
+    def lead(self, prompt: int) -> int:
+        """How many tokens a prompt of so many should have more, in front, so that the first sound waits for less."""
+
     def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """The next hop, or None while its tokens are not all there.
 
@@ -113,14 +119,21 @@ class ChunkHops:
     request, too; a request here has its own.)
 
     A prompt that fills its last chunk still waits for the tokens that this chunk looks ahead to. They are rendered
-    as soon as they are there, so that the first sound has that chunk less to wait for.
+    as soon as they are there, so that the first sound has that chunk less to wait for. aligned: prompts are made to
+    end in what their last whole chunk looks ahead to, so that no such chunk is left to each request, and the first
+    sound is most of a chunk.
     """
 
     chunk_tokens: int
     lookahead: int
     hops: tuple[int, ...] | None = None
     as_released: bool = False
+    aligned: bool = False
     whole = False
+
+    def lead(self, prompt: int) -> int:
+        """See Schedule."""
+        return (self.lookahead - prompt) % self.chunk_tokens if self.aligned and prompt else 0
 
     def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """See Schedule."""
@@ -151,6 +164,10 @@ class OverlapHops:
     overlap: int = 20
     whole = False
 
+    def lead(self, prompt: int) -> int:
+        """See Schedule."""
+        return 0
+
     def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """See Schedule."""
         wanted = self.hop + (self.overlap if taken == 0 else 0)
@@ -164,6 +181,10 @@ class Whole:
     """Everything at once, when the last token is there."""
 
     whole = True
+
+    def lead(self, prompt: int) -> int:
+        """See Schedule."""
+        return 0
 
     def wants(self, prompt: int, taken: int, waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """See Schedule."""
@@ -179,6 +200,7 @@ class RenderState(Generic[F, V]):
     speed: SpeedState
     schedule: Schedule
     prompt: int
+    calibration: Calibration | None = None
     taken: int = 0
 
     @property
@@ -197,10 +219,12 @@ class RenderState(Generic[F, V]):
 
 @dataclass(frozen=True)
 class Prompt(Generic[F]):
-    """What a voice's prompt leaves behind, shared by its requests: the flow's state and the number of tokens."""
+    """What a voice leaves behind, shared by its requests: the flow's state after the prompt, the number of tokens in
+    it, and the voice's calibration."""
 
     flow: F
     tokens: int
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -222,12 +246,36 @@ class Renderer(Generic[F, V]):
 
     def prompt(self, voice: Voice) -> Prompt[F]:
         """Hear a voice's prompt; once for each voice, `start` gives every request a continuation of its own."""
-        state = self.flow.start(
-            torch.from_numpy(voice.prompt_tokens),
-            torch.from_numpy(np.ascontiguousarray(voice.prompt_mel.T)),
-            torch.from_numpy(voice.embedding),
-        )
-        return Prompt(state, len(voice.prompt_tokens))
+        tokens, mel = self.heard(voice)
+        calibration = None if voice.calibration is None else Calibration.of(voice.calibration, self.flow.device)
+        return Prompt(self.flow.start(tokens, mel, torch.from_numpy(voice.embedding)), len(tokens), calibration)
+
+    def calibrated(self, voice: Voice) -> Voice:
+        """The voice with the calibration of what the flow makes of its prompt, each half behind the other half."""
+        tokens, mel, half = voice.prompt_tokens, voice.prompt_mel, len(voice.prompt_tokens) // 2
+        middle = half * len(mel) // len(tokens)
+        halves = (tokens[:half], mel[:middle]), (tokens[half:], mel[middle:])
+        pasts = [
+            self.prompt(replace(voice, prompt_tokens=heard, prompt_mel=sound, calibration=None)).flow
+            for heard, sound in reversed(halves)
+        ]
+        made = self.flow.append(pasts, [torch.from_numpy(said) for said, _ in halves], [True, True])
+        return replace(voice, calibration=measure(torch.cat(made, dim=1).cpu().numpy(), mel.T))
+
+    def heard(self, voice: Voice) -> tuple[Tensor, Tensor]:
+        """A voice's prompt as the flow hears it: tokens [P], mel [n_mels, frames].
+
+        Where the schedule wants it longer, its own end is heard in front of it, too: more of the same voice.
+        """
+        tokens, mel = torch.from_numpy(voice.prompt_tokens), torch.from_numpy(voice.prompt_mel)
+        lead = self.schedule.lead(len(tokens))
+        if lead:
+            # A prompt may be shorter than what it lacks.
+            again = torch.arange(-lead, 0) % len(tokens)
+            ratio = len(mel) // len(tokens)
+            frames = (again[:, None] * ratio + torch.arange(ratio)).flatten()
+            tokens, mel = torch.cat([tokens[again], tokens]), torch.cat([mel[frames], mel])
+        return tokens, mel.T.contiguous()
 
     def start(
         self, prompt: Prompt[F], speed: float = 1.0, hops: tuple[int, ...] | None = None, seed: int | None = 0
@@ -239,7 +287,14 @@ class Renderer(Generic[F, V]):
         schedule = self.schedule
         if hops and isinstance(schedule, ChunkHops):
             schedule = replace(schedule, hops=hops)
-        return RenderState(prompt.flow.fork(), self.vocoder.start(seed), SpeedState(speed), schedule, prompt.tokens)
+        return RenderState(
+            prompt.flow.fork(),
+            self.vocoder.start(seed),
+            SpeedState(speed),
+            schedule,
+            prompt.tokens,
+            prompt.calibration,
+        )
 
     def wants(self, state: RenderState[F, V], waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """The request's next hop, or None; arguments as in Schedule.wants."""
@@ -276,6 +331,10 @@ class Renderer(Generic[F, V]):
         mels = self.flow.append([state.flow for state in states], ids, finals)
         for state, row in zip(states, tokens, strict=True):
             state.taken += len(row)
+        mels = [
+            mel if state.calibration is None else state.calibration(mel)
+            for state, mel in zip(states, mels, strict=True)
+        ]
         between = time.perf_counter()
         mels = [self._paced(state, mel, final) for state, mel, final in zip(states, mels, finals, strict=True)]
         waves = self.vocoder.append([state.vocoder for state in states], mels, finals)

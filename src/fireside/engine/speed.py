@@ -50,7 +50,7 @@ def change_speed(state: SpeedState, mel: Tensor, final: bool) -> Tensor:
     position = ((index + 0.5) * state.speed - 0.5).clamp(0, end - 1)
     left = position.floor().long()
     right = (left + 1).clamp(max=end - 1)
-    weight = (position - left).to(known.dtype)
+    weight = (position - left).to(known)
     output = known[..., left - state.start] * (1 - weight) + known[..., right - state.start] * weight
     state.made = stop
     following = max((stop + 0.5) * state.speed - 0.5, 0.0)

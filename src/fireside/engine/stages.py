@@ -27,23 +27,28 @@ if TYPE_CHECKING:
 AnyFlow = CausalFlow | UpsamplingFlow | RegulatedFlow
 
 
-def vocoder_stage(vocoder: HiFT, exact: bool = False) -> VocoderStage[Any]:
+def vocoder_stage(vocoder: HiFT, exact: bool = False, compile: bool = False) -> VocoderStage[Any]:
     """What makes a vocoder's waveform in pieces: as one shot would, or with the cross-fades of CosyVoice 1 and 2.
 
-    exact: where the released models cross-fade, wait for what is to come instead (some 0.4 s).
+    exact: where the released models cross-fade, wait for what is to come instead (some 0.4 s). compile: record what
+    has a few sizes, which exact windows have not.
     """
     if vocoder.config.causal:
-        return IncrementalVocoder(vocoder)
-    return WindowedVocoder(vocoder) if exact else FadingVocoder(vocoder)
+        return IncrementalVocoder(vocoder, compile)
+    return WindowedVocoder(vocoder) if exact else FadingVocoder(vocoder, compile)
 
 
-def flow_stage(flow: AnyFlow, storage: torch.dtype | None = None) -> FlowStage[Any]:
-    """What makes a flow's mel in pieces. storage: the type that the past is kept in; None is that of the weights."""
+def flow_stage(flow: AnyFlow, storage: torch.dtype | None = None, compile: bool = False) -> FlowStage[Any]:
+    """What makes a flow's mel in pieces.
+
+    storage: the type that the past is kept in; None is that of the weights. compile: at fixed sizes, where pieces have
+    any (CosyVoice 1's windows have none).
+    """
     if isinstance(flow, RegulatedFlow):
         return WindowedFlow(flow)
     if isinstance(flow, UpsamplingFlow):
-        return IncrementalUNetFlow(flow, storage=storage)
-    return IncrementalFlow(flow, storage=storage)
+        return IncrementalUNetFlow(flow, storage=storage, compile=compile)
+    return IncrementalFlow(flow, storage=storage, compile=compile)
 
 
 def whole_flow(flow: AnyFlow) -> WholeFlow:
@@ -66,15 +71,16 @@ def schedule(flow: ChunkedFlowConfig | RegulatedFlowConfig, fades: bool) -> Sche
         return OverlapHops()
     if fades:
         return ChunkHops(flow.chunk_tokens, flow.pre_lookahead_len, hops=(1, 2, 4), as_released=True)
-    return ChunkHops(flow.chunk_tokens, flow.pre_lookahead_len)
+    # What was released is given the prompt as it is, so that it says what it always said.
+    return ChunkHops(flow.chunk_tokens, flow.pre_lookahead_len, aligned=not flow.full_mask_offline)
 
 
 def streaming_renderer(
-    model: ModelFolder, vocoder: VocoderStage[Any], storage: torch.dtype | None = None
+    model: ModelFolder, vocoder: VocoderStage[Any], storage: torch.dtype | None = None, compile: bool = False
 ) -> Renderer[Any, Any]:
-    """Renders chunk by chunk, so that a chunk costs a chunk."""
+    """Renders chunk by chunk, so that a chunk costs a chunk; storage, compile: see flow_stage."""
     cuts = schedule(model.config.flow, isinstance(vocoder, FadingVocoder))
-    return Renderer(flow_stage(model.flow, storage), vocoder, cuts)
+    return Renderer(flow_stage(model.flow, storage, compile), vocoder, cuts)
 
 
 def whole_renderer(model: ModelFolder, vocoder: VocoderStage[Any]) -> Renderer[Any, Any] | None:

@@ -56,6 +56,7 @@ class TransformerLMDecoder(Decoder):
         rows: int | None = None,
         dtype: torch.dtype = torch.float32,
         weights: Weights = "float",
+        compile: bool = False,
     ) -> None:
         config = lm.config.decoder
         if weights == "int8":
@@ -65,8 +66,12 @@ class TransformerLMDecoder(Decoder):
         self.scale = self.head_dim**-0.5
         self.layers = [_Layer(block, dtype, weights) for block in lm.llm.encoders if isinstance(block, Block)]
         shape = (self.heads, self.head_dim, slots, max_len)
-        super().__init__(lm.control, lm.llm_decoder, self.layers, *shape, rows, dtype)
+        super().__init__(lm.control, lm.llm_decoder, self.layers, *shape, rows, dtype, compile=compile)
         self._past = torch.empty(len(self.layers), self.heads, 0, self.head_dim, dtype=dtype, device=self.device)
+
+        self._fixed_layer = torch.compile(self._attend_and_feed) if compile else self._attend_and_feed
+        if compile:
+            self._reach(max_len)  # what a recorded step reads stays where it is
 
     def positions(self, handle: Handle, step: Step) -> int:
         """How many positions a step takes: the first has the speaker's too."""
@@ -155,3 +160,28 @@ class TransformerLMDecoder(Decoder):
         for handle in handles:
             handle.length += 1
         return self._last_norm(x)
+
+    def _fixed_step(self, ids: Tensor, at: Tensor, slots: Tensor, length: int) -> Tensor:
+        x = self.lm.llm.embed(self.lm.embed_speech(ids)).float()
+        behind = at[:, None] - torch.arange(length, device=self.device)
+        for layer, cache, past in zip(self.layers, self.cache.unbind(), self._past.unbind(), strict=True):
+            x = self._fixed_layer(layer, x, cache, past, at, slots, behind)
+        return self._last_norm(x)
+
+    def _attend_and_feed(
+        self, layer: _Layer, x: Tensor, cache: Tensor, past: Tensor, at: Tensor, slots: Tensor, behind: Tensor
+    ) -> Tensor:
+        """One layer of `_fixed_step`: x [rows, dim] to the same.
+
+        cache, past: the layer's parts of them; behind: [rows, length], how far a row's keys lie behind its query,
+        below 0 where no key is.
+        """
+        q, k, v = self._project(layer, x)
+        cache[slots, :, :, at] = torch.stack((k, v), dim=1)
+        keys, values = cache[..., : behind.shape[1], :].index_select(0, slots).unbind(1)
+        against = torch.einsum("rhd,hld->rhl", q + layer.bias_v, past[:, : behind.shape[1]])
+        far = behind.clamp(min=0)[:, None].expand_as(against)
+        bias = (against.gather(-1, far) * self.scale).masked_fill(behind[:, None] < 0, -torch.inf)
+        queries = (q + layer.bias_u)[:, :, None]
+        y = F.scaled_dot_product_attention(queries, keys, values, bias[:, :, None], scale=self.scale)
+        return self._feed_forward(layer, x + layer.out(y.reshape(len(x), -1)))

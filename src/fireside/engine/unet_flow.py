@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fireside.engine.chunkwise import ChunkwiseFlow, Job
+from fireside.engine.chunkwise import Around, ChunkwiseFlow, Job
 from fireside.engine.products import join
 from fireside.models.causal import CausalConv1d
 from fireside.models.config import UpsamplingFlowConfig
 from fireside.models.linear import linear
-from fireside.models.unet import Attention, FrameConv
+from fireside.models.unet import Attention, FrameConv, TransformerBlock
 from fireside.models.unet_flow import UpsamplingFlow
 
 
@@ -27,6 +27,7 @@ class IncrementalUNetFlow(ChunkwiseFlow[UpsamplingFlow, Tensor]):
         steps: int | None = None,
         cfg_rate: float | None = None,
         storage: torch.dtype | None = None,
+        compile: bool = False,
     ) -> None:
         unet = flow.config.unet
         layers = [module for module in flow.estimator.modules() if isinstance(module, Attention)]
@@ -43,11 +44,13 @@ class IncrementalUNetFlow(ChunkwiseFlow[UpsamplingFlow, Tensor]):
             convolutions={
                 module: module.left for module in flow.estimator.modules() if isinstance(module, CausalConv1d)
             },
+            compile=compile,
         )
         # Of every layer its number, and the weights of queries, keys and values in one: one product instead of three.
         self.attention = {
             layer: (index, join([part.weight for part in layer.inputs])) for index, layer in enumerate(layers)
         }
+        self.feed = torch.compile(TransformerBlock.feed) if compile else TransformerBlock.feed
         with torch.inference_mode():
             shifts = flow.estimator.shifts(self._times)
         # What the flow time adds in every residual block, step by step.
@@ -73,17 +76,17 @@ class IncrementalUNetFlow(ChunkwiseFlow[UpsamplingFlow, Tensor]):
         features, job.encoded = self.flow.encoder.piece(embedded, before, tokens, job.state.encoded)
         return self.flow.encoder_proj(features)[0].float()
 
-    def _velocity(self, x: Tensor, given: Tensor, jobs: Sequence[Job], step: int) -> Tensor:
+    def _velocity(self, x: Tensor, given: Tensor, around: Around, step: int) -> Tensor:
         """See ChunkwiseFlow."""
         given[:, :, : self.config.n_mels] = x
-        return self.flow.estimator.run(given, self._shifts[step], [_Joined(self, jobs, step)])
+        return self.flow.estimator.run(given, self._shifts[step], [_Surroundings(self, around, step)])
 
 
-class _Joined:
-    """The surroundings of several jobs' frames, which lie one after another: each job's past."""
+class _Surroundings:
+    """What the U-Net's layers see at an Euler step: the pasts that are around the frames."""
 
-    def __init__(self, flow: IncrementalUNetFlow, jobs: Sequence[Job], step: int) -> None:
-        self.flow, self.jobs, self.step = flow, jobs, step
+    def __init__(self, flow: IncrementalUNetFlow, around: Around, step: int) -> None:
+        self.flow, self.around, self.step = flow, around, step
 
     def hide(self, x: Tensor) -> Tensor:
         """Nothing is padded."""
@@ -92,11 +95,15 @@ class _Joined:
     def convolve(self, conv: FrameConv, x: Tensor) -> Tensor:
         """See Surroundings."""
         assert isinstance(conv, nn.Conv1d)
-        return self.flow.convolve(conv, x, self.jobs, self.step).float()
+        return self.around.convolve(conv, x, self.step).float()
 
     def attend(self, layer: Attention, x: Tensor) -> Tensor:
         """See Surroundings."""
         index, weight = self.flow.attention[layer]
         joined = linear(x, weight).unflatten(-1, (3, layer.heads, -1))
         query, key, value = joined.permute(2, 0, 3, 1, 4)  # [rows, heads, frames, dim_head] each
-        return self.flow.attend(query, key, value, self.jobs, self.step * self.flow.layers + index)
+        return self.around.attend(query, key, value, self.step * self.flow.layers + index)
+
+    def feed(self, block: TransformerBlock, x: Tensor) -> Tensor:
+        """See Surroundings."""
+        return self.flow.feed(block, x)

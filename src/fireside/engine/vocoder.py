@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fireside.engine.fixed import Replayed
 from fireside.errors import ConfigError
-from fireside.models.causal import Tails
+from fireside.models.causal import CausalConv1d, Tails
 from fireside.models.hift import HiFT
 
 
@@ -46,9 +47,13 @@ class VocoderState:
 
 
 class IncrementalVocoder:
-    """Runs one causal HiFT for any number of requests, each with a state of its own."""
+    """Runs one causal HiFT for any number of requests, each with a state of its own.
 
-    def __init__(self, model: HiFT) -> None:
+    compile: the decoder is recorded on a GPU (see fixed.Replayed) for the sizes of chunks that come first; never at the
+    beginning and the end of a request.
+    """
+
+    def __init__(self, model: HiFT, compile: bool = False) -> None:
         if not model.config.causal:
             raise ConfigError("This vocoder is not causal; use FadingVocoder or WindowedVocoder to make pieces.")
         if model.config.conv_pre_look_right <= model.f0_predictor.look_right:
@@ -57,6 +62,12 @@ class IncrementalVocoder:
                 f"({model.f0_predictor.look_right} frames) to synthesise in pieces."
             )
         self.model = model
+        predictor = set(model.f0_predictor.modules())
+        self._convolutions = [
+            module for module in model.modules() if isinstance(module, CausalConv1d) and module not in predictor
+        ]
+        weight = model.m_source.l_linear.weight
+        self._replayed = Replayed(self._decode, weight.device) if compile else None
 
     def start(self, seed: int | None = 0) -> VocoderState:
         """State of a new request; the same seed gives the same audio, and None leaves the noise out."""
@@ -90,13 +101,14 @@ class IncrementalVocoder:
     def _advance(self, state: VocoderState, mel: Tensor, final: bool, source: Tensor | None) -> Tensor:
         if state.finished:
             raise ValueError("this request's mel was already final")
-        model, config, stft = self.model, self.model.config, self.model.stft
+        config, stft = self.model.config, self.model.stft
         ahead = config.ahead
         if source is not None:
             state.source = torch.cat([state.source, source])
+        mel = mel.to(state.overlap)
         first = not state.began
         if first:
-            mel = torch.cat([state.mel, mel.to(state.mel)], dim=1)
+            mel = torch.cat([state.mel, mel], dim=1)
             if mel.shape[1] <= (0 if final else ahead):
                 state.mel, state.finished = mel, final
                 return mel.new_zeros(0)
@@ -117,9 +129,26 @@ class IncrementalVocoder:
         hops = frames * (config.hop_length // stft.hop) + (1 if first else 0)
         excerpt = state.source[: (hops - 1) * stft.hop + stft.n_fft]
         state.source = state.source[hops * stft.hop :].clone()
-        spectrum = model.spectrum(padded, stft.analyse(excerpt[None]), state.tails, first=first)
+        spectrum = self._spectrum(state, padded, stft.analyse(excerpt[None]), first, final)
         wave = self._overlap_add(state, spectrum, final)
         return wave[half:] if first else wave
+
+    def _spectrum(self, state: VocoderState, mel: Tensor, source: Tensor, first: bool, final: bool) -> Tensor:
+        """See HiFT.spectrum; continues the state's convolutions."""
+        if self._replayed is None or first or final:
+            return self.model.spectrum(mel, source, state.tails, first=first)
+        spectrum, *tails = self._replayed(mel, source, *map(state.tails.at, self._convolutions))
+        for module, tail in zip(self._convolutions, tails, strict=True):
+            state.tails.put(module, tail)
+        return spectrum
+
+    def _decode(self, mel: Tensor, source: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
+        """The spectrum of the middle of a request, and the tails after it; kept: those before it."""
+        tails = Tails()
+        for module, tail in zip(self._convolutions, kept, strict=True):
+            tails.put(module, tail)
+        spectrum = self.model.spectrum(mel, source, tails, first=False)
+        return spectrum, *map(tails.at, self._convolutions)
 
     def _extend_source(self, state: VocoderState, mel: Tensor, final: bool) -> None:
         model, config = self.model, self.model.config

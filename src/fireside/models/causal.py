@@ -18,6 +18,10 @@ class Tails:
         """The tail that `module` left, None before its first call."""
         return self._kept.get(module)
 
+    def at(self, module: nn.Module) -> Tensor:
+        """The tail that `module` left, which has been called before."""
+        return self._kept[module]
+
     def put(self, module: nn.Module, tail: Tensor) -> None:
         """Keep `tail` for the next call. Copied, so that it does not hold the whole chunk's memory."""
         self._kept[module] = tail.clone()

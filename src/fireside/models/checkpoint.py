@@ -28,6 +28,7 @@ from fireside.models.config import (
     UpsamplingFlowConfig,
     read_config,
 )
+from fireside.models.device import CPU
 from fireside.models.files import check_whole
 
 if TYPE_CHECKING:
@@ -175,17 +176,19 @@ def _some(names: list[str]) -> str:
 class ModelFolder:
     """A model folder whose parts are read when they are first used.
 
-    dtype: what the weights of lm and flow are computed in; the other parts stay in float32, where it shows. Raises
-    ModelError at once for a missing or truncated file, ConfigError for a bad configuration; weights that do not fit
-    are found when their part is read."""
+    dtype: what the weights of lm and flow are computed in; the other parts stay in float32, where it shows. device:
+    what all parts are computed on, but for ONNX files where ONNX Runtime cannot use it. Raises ModelError at once for a
+    missing or truncated file, ConfigError for a bad configuration; weights that do not fit are found when their part is
+    read."""
 
     config_file = CONFIG_FILE
 
-    def __init__(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, path: Path, dtype: torch.dtype = torch.float32, device: torch.device = CPU) -> None:
         if not path.is_dir():
             raise ModelError(f"There is no model folder {path}.")
         self.path = path
         self.dtype = dtype
+        self.device = device
         self.config: ModelConfig = self._open()
 
     def _open(self) -> ModelConfig:
@@ -247,7 +250,9 @@ class ModelFolder:
         """Mel to waveform."""
         from fireside.models.hift import HiFT
 
-        return self._read("vocoder", lambda: HiFT(self.config.vocoder)).for_inference()
+        # Its phase is carried in float64, which Apple's GPUs do not have.
+        device = CPU if self.device.type == "mps" else self.device
+        return self._read("vocoder", lambda: HiFT(self.config.vocoder), device=device).for_inference()
 
     @cached_property
     def tokenizer(self) -> SpeechTokenizer | OnnxTokenizer:
@@ -256,7 +261,7 @@ class ModelFolder:
         if isinstance(config, OnnxTokenizerConfig):
             from fireside.models.onnx_parts import OnnxTokenizer
 
-            return OnnxTokenizer(self.path / config.file, config)
+            return OnnxTokenizer(self.path / config.file, config, self.device)
         from fireside.models.speech_tokenizer import SpeechTokenizer
 
         return self._read("tokenizer", lambda: SpeechTokenizer(config))
@@ -268,7 +273,7 @@ class ModelFolder:
         if isinstance(config, OnnxSpeakerConfig):
             from fireside.models.onnx_parts import OnnxSpeaker
 
-            return OnnxSpeaker(self.path / config.file, config)
+            return OnnxSpeaker(self.path / config.file, config, self.device)
         from fireside.models.speaker import SpeakerEncoder
 
         return self._read("speaker", lambda: SpeakerEncoder(config))
@@ -278,9 +283,15 @@ class ModelFolder:
         getattr(self, part)
         del self.__dict__[part]  # where cached_property keeps it
 
-    def _read(self, part: str, build: Callable[[], Module], dtype: torch.dtype = torch.float32) -> Module:
+    def _read(
+        self,
+        part: str,
+        build: Callable[[], Module],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> Module:
         with WithoutInitialisation():
             module = build()
         tables = {name for name, _ in module.named_buffers()}
         load_strict(module, self.state(part, dtype, tables), str(self.file(part)), self.config_file)
-        return module.eval().requires_grad_(False)
+        return module.eval().requires_grad_(False).to(self.device if device is None else device)

@@ -21,6 +21,7 @@ from torch import Tensor
 from fireside.errors import ConfigError, ModelError
 from fireside.models.checkpoint import CONFIG_FILE, TEXT_FOLDER, ModelFolder, unpack
 from fireside.models.config import ModelConfig, first_problem
+from fireside.models.device import CPU
 from fireside.models.files import check_whole
 from fireside.models.lm import UNUSED
 from fireside.models.official_config import OfficialModel, model_config, read_official
@@ -52,14 +53,15 @@ def yaml_file(folder: Path) -> Path | None:
     return next((folder / name for name in YAML_FILES.values() if (folder / name).is_file()), None)
 
 
-def open_folder(path: Path, dtype: torch.dtype = torch.float32) -> ModelFolder:
-    """A model folder of ours or an official one. Raises ModelError when it is neither, and what opening it raises."""
+def open_folder(path: Path, dtype: torch.dtype = torch.float32, device: torch.device = CPU) -> ModelFolder:
+    """A model folder of ours or an official one; see ModelFolder. Raises ModelError when it is neither, and what
+    opening it raises."""
     if not path.is_dir():
         raise ModelError(f"There is no model folder {path}.")
     if (path / CONFIG_FILE).is_file():
-        return ModelFolder(path, dtype)
+        return ModelFolder(path, dtype, device)
     if yaml_file(path) is not None:
-        return OfficialFolder(path, dtype)
+        return OfficialFolder(path, dtype, device)
     raise ModelError(
         f"{path} is not a model folder: it has neither {CONFIG_FILE} nor {', '.join(reversed(YAML_FILES.values()))}. "
         "Give the folder that holds llm.pt, flow.pt and hift.pt, with its YAML."

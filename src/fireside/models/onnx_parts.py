@@ -11,8 +11,10 @@ from torch import Tensor
 
 from fireside.errors import AudioError, ModelError
 from fireside.models.config import OnnxSpeakerConfig, OnnxTokenizerConfig
+from fireside.models.device import CPU
 from fireside.models.files import check_whole
 
+CUDA = "CUDAExecutionProvider"
 FRAME_RATE = 100
 """Log-mel frames a second."""
 OVERLAP_SECONDS = 4.0
@@ -22,17 +24,24 @@ TOKENIZER_PURPOSE = "it turns recordings into speech tokens: for zero-shot and c
 SPEAKER_PURPOSE = "it hears whose voice a recording has: for prompts, and conversion"
 
 
-def _session(file: Path, purpose: str) -> onnxruntime.InferenceSession:
-    """A session on the CPU with torch's number of threads. Raises ModelError for a file that is none."""
+def _session(file: Path, purpose: str, device: torch.device) -> onnxruntime.InferenceSession:
+    """A session with torch's number of threads. Raises ModelError for a file that is none."""
     check_whole(file, purpose)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(file), options, providers=providers(device))
     except Exception as error:  # ONNX Runtime has a class for every way of being damaged
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{file} is truncated or not an ONNX network ({reason}): get it again.") from error
+
+
+def providers(device: torch.device) -> list[str | tuple[str, dict[str, int]]]:
+    """What ONNX Runtime computes with: an NVIDIA GPU where it can (it is another package then), else the CPU."""
+    if device.type == "cuda" and CUDA in onnxruntime.get_available_providers():
+        return [(CUDA, {"device_id": device.index or 0}), "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray], file: Path) -> np.ndarray:
@@ -44,12 +53,15 @@ def _run(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray], f
 
 
 class OnnxTokenizer:
-    """Whisper log-mel to speech tokens, as `SpeechTokenizer.encode`. Raises ModelError for a file that is not one."""
+    """Whisper log-mel to speech tokens, as `SpeechTokenizer.encode`. Raises ModelError for a file that is not one.
 
-    def __init__(self, file: Path, config: OnnxTokenizerConfig) -> None:
+    device: what it is computed on where ONNX Runtime can; tensors come from and go to the CPU.
+    """
+
+    def __init__(self, file: Path, config: OnnxTokenizerConfig, device: torch.device = CPU) -> None:
         self.file = file
         self.config = config
-        self._session = _session(file, TOKENIZER_PURPOSE)
+        self._session = _session(file, TOKENIZER_PURPOSE, device)
         inputs = self._session.get_inputs()
         mels = inputs[0].shape[1] if inputs and len(inputs[0].shape) == 3 else None
         if len(inputs) != 2 or (isinstance(mels, int) and mels != config.n_mels):
@@ -91,12 +103,15 @@ class OnnxTokenizer:
 
 
 class OnnxSpeaker:
-    """Kaldi fbank to speaker embedding, as `SpeakerEncoder`. Raises ModelError for a file that is not one."""
+    """Kaldi fbank to speaker embedding, as `SpeakerEncoder`. Raises ModelError for a file that is not one.
 
-    def __init__(self, file: Path, config: OnnxSpeakerConfig) -> None:
+    device: as in OnnxTokenizer.
+    """
+
+    def __init__(self, file: Path, config: OnnxSpeakerConfig, device: torch.device = CPU) -> None:
         self.file = file
         self.config = config
-        self._session = _session(file, SPEAKER_PURPOSE)
+        self._session = _session(file, SPEAKER_PURPOSE, device)
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, features: Tensor) -> Tensor:

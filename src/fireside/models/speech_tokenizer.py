@@ -181,7 +181,8 @@ class SpeechTokenizer(nn.Module):
 
     @torch.inference_mode()
     def scores(self, speech_tokens: Tensor) -> np.ndarray:
-        """CTC log-probabilities [T, ctc_vocab_size] of speech tokens [T]."""
+        """CTC log-probabilities [T, ctc_vocab_size] of speech tokens [T], wherever they are."""
+        speech_tokens = speech_tokens.to(self.from_code.weight.device)
         codes = self.fsq.values(speech_tokens[None]).to(self.from_code.weight.dtype)
         length = torch.tensor([len(speech_tokens)], device=speech_tokens.device)
         return self.ctc_logits(codes, length)[0].float().log_softmax(-1).cpu().numpy()

@@ -71,13 +71,13 @@ class TransformerLM(nn.Module):
         parts: list[Tensor] = []
         for is_text, run in groupby(ids, key=lambda i: i < 0):
             index = torch.tensor(list(run), device=device)
-            parts.append(self.encode_text(~index[None])[0] if is_text else self._embed_speech(index))
+            parts.append(self.encode_text(~index[None])[0] if is_text else self.embed_speech(index))
         x = torch.cat(parts)
         if speaker is None:
             return x
         return torch.cat((x[:1], self.speaker(speaker.to(device))[None], x[1:]))
 
-    def _embed_speech(self, ids: Tensor) -> Tensor:
+    def embed_speech(self, ids: Tensor) -> Tensor:
         """Speech and control ids [n] -> [n, input_dim]."""
         own = ids >= self.control.end
         control = self.llm_embedding((ids - self.control.end).clamp(min=0))

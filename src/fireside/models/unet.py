@@ -45,6 +45,10 @@ class Surroundings(Protocol):
         """Attention of x [batch, frames, dim] to all that it sees: [batch, frames, heads * dim_head]."""
         ...
 
+    def feed(self, block: TransformerBlock, x: Tensor) -> Tensor:
+        """`block.feed(x)`, which needs no surroundings, as fast as can be."""
+        ...
+
 
 class Whole:
     """All frames of every row at once.
@@ -71,6 +75,10 @@ class Whole:
         """See Surroundings."""
         query, key, value = (linear(x).unflatten(-1, (layer.heads, -1)).transpose(1, 2) for linear in layer.inputs)
         return attend(query, key, value, self.visible).transpose(1, 2).flatten(2)
+
+    def feed(self, block: TransformerBlock, x: Tensor) -> Tensor:
+        """See Surroundings."""
+        return block.feed(x)
 
 
 class TimeEmbedding(nn.Module):
@@ -215,9 +223,12 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, around: Surroundings) -> Tensor:
         """float32 [batch, frames, dim] to the same."""
-        dtype = compute_dtype(self.attn1.to_q.weight)
-        x = x + self.attn1(self.norm1(x).to(dtype), around)
-        return x + self.ff(self.norm3(x).to(dtype))
+        x = x + self.attn1(self.norm1(x).to(compute_dtype(self.attn1.to_q.weight)), around)
+        return around.feed(self, x)
+
+    def feed(self, x: Tensor) -> Tensor:
+        """What follows attention, frame by frame: float32 [batch, frames, dim] to the same."""
+        return x + self.ff(self.norm3(x).to(compute_dtype(self.attn1.to_q.weight)))
 
 
 class Downsample(nn.Module):

@@ -21,6 +21,8 @@ class ServeConfig(Config):
 
     model: str | None = Field(default=None, description="a model folder or hub name; hearth when not given")
     precision: str = "fp32"
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps; auto is a GPU where there is one")
+    compile: bool = Field(default=False, description="record the networks at a few fixed sizes, for GPUs")
     normaliser: str | None = None
     threads: int | None = Field(default=None, ge=1, description="CPU threads of torch")
     aliases: tuple[str, ...] = Field(default=(), description="further names that clients may call the model by")

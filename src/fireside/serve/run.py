@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
+import torch
 import uvicorn
 
 from fireside.engine.results import MemoryResults, RedisResults, Results
@@ -30,7 +31,7 @@ from fireside.serve.traces import make_tracer
 from fireside.serve.version import VERSION
 from fireside.tts import Fireside, load, parse_precision
 
-_WARM_UP = "The fire is lit, and there is tea."
+_WARM_UP = "The fire is lit, and there is tea. 茶也泡好了。"  # both languages: their front ends are loaded, too
 _LAST_WORDS = 2.0  # seconds to tell listeners that they are cut off
 _LOOK = 0.02  # seconds between two looks at what is still under way
 _MB = 2**20
@@ -43,22 +44,35 @@ def run(config: ServeConfig, announce: Callable[[str], None]) -> None:
 
     Raises ConfigError, UsageError (as for a port in use) or ModelError before it serves.
     """
+    threads = config.threads or torch.get_num_threads()
     keys = Keys.read(config.api_key_file) if config.api_key_file is not None else Keys({})
     with _bound(config.host, config.port, config.write_timeout) as listening:
         if config.grpc_port is not None:
             from fireside.serve.grpc.server import check_port
 
             check_port(config.host, config.grpc_port)
-        tts = load(config.model, config.threads, parse_precision(config.precision), config.normaliser)
-        asyncio.run(_serve(config, tts, keys, listening, announce))
+        tts = load(
+            config.model,
+            1,  # the threads are the service's
+            parse_precision(config.precision),
+            config.normaliser,
+            config.device,
+            config.compile,
+        )
+        asyncio.run(_serve(config, tts, threads, keys, listening, announce))
 
 
 async def _serve(
-    config: ServeConfig, tts: Fireside, keys: Keys, listening: socket.socket, announce: Callable[[str], None]
+    config: ServeConfig,
+    tts: Fireside,
+    threads: int,
+    keys: Keys,
+    listening: socket.socket,
+    announce: Callable[[str], None],
 ) -> None:
     stopping = asyncio.Event()
     results = make_results(config.result_cache)
-    service = make_service(config, tts, results)
+    service = make_service(config, tts, results, threads)
     tracer = make_tracer(config.otlp_endpoint, VERSION)
     try:
         with _signals(stopping.set):
@@ -161,15 +175,15 @@ def make_results(place: str | None) -> Results | None:
     return MemoryResults(int(number) * _MB)
 
 
-def make_service(config: ServeConfig, tts: Fireside, results: Results | None) -> Service:
-    """The service of a model under a server's settings, not started yet."""
+def make_service(config: ServeConfig, tts: Fireside, results: Results | None, threads: int | None = None) -> Service:
+    """The service of a model under a server's settings, not started yet; threads: as Service."""
     limits = ServiceLimits(
         max_streams=config.max_streams,
         max_queue=config.max_queue,
         request_seconds=config.request_seconds,
         stall_seconds=config.idle_timeout,
     )
-    return Service(tts.engine, limits, results=results)
+    return Service(tts.engine, limits, results=results, threads=threads)
 
 
 def warm_up(tts: Fireside) -> SpeechRequest | None:

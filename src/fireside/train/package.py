@@ -129,7 +129,7 @@ def package(runs: Path, out: Path, name: str, default_voice: str, storage: Stora
         name=name,
         default_voice=default_voice,
         lm=LMConfig.model_validate({**part_config(runs, "lm"), "silent_tokens": silent_tokens(store)}),
-        flow=FlowConfig.model_validate(part_config(runs, "flow")),
+        flow=FlowConfig.model_validate({**part_config(runs, "flow"), "calibrate": True}),
         vocoder=VocoderConfig.model_validate(part_config(runs, "vocoder")),
         tokenizer=tokenizer_config,
         speaker=SpeakerConfig.model_validate(part_config(runs, "speaker")),
