@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,28 @@ def test_a_prompt_becomes_a_voice(tts: Fireside, prompt: Path) -> None:
         tts.voice("me")
     with pytest.raises(VoiceError):
         tts.make_voice(prompt, name="no/name")
+
+
+def test_a_prompt_is_calibrated_where_the_model_asks_for_it(
+    tiny_model: Path, prompt: Path, tmp_path: Path, home: Path
+) -> None:
+    folder = tmp_path / "calibrating"
+    shutil.copytree(tiny_model, folder)
+    config = (folder / "fireside.yaml").read_text()
+    assert load(folder).make_voice(prompt).calibration is None
+    (folder / "fireside.yaml").write_text(config.replace("calibrate: false", "calibrate: true"))
+    tts = load(folder)
+    voice = tts.make_voice(prompt, name="me")
+    assert voice.calibration is not None
+    plain = tts.clone("Good evening.", replace(voice, calibration=None), seed=1)
+    cloned = tts.clone("Good evening.", prompt, seed=1)
+    assert cloned.tokens == plain.tokens
+    assert np.abs(cloned.samples - plain.samples).max() > 1e-3
+    tts.add_voice(voice)
+    np.testing.assert_array_equal(tts.say("Good evening.", "me", seed=1).samples, cloned.samples)
+    joined = np.concatenate([chunk.samples for chunk in tts.stream("Good evening.", "me", seed=1)])
+    np.testing.assert_array_equal(joined, cloned.samples)
+    assert tts.voice("anna").calibration is None
 
 
 def test_convert(tts: Fireside, prompt: Path) -> None:

@@ -41,6 +41,21 @@ def test_written_is_read(tmp_path: Path) -> None:
     assert got.prompt_mel.dtype == np.float32
 
 
+def make_calibrated(name: str) -> Voice:
+    levels = np.sort(np.random.default_rng(4).normal(-5, 2, (2, 7, 80)), axis=1).astype(np.float32)
+    return replace(make_voice(name), calibration=levels)
+
+
+def test_a_calibration_is_kept_to_the_last_digit_and_counts(tmp_path: Path) -> None:
+    plain, voice = make_voice("anna"), make_calibrated("anna")
+    assert voice.fingerprint != plain.fingerprint
+    assert voice.nbytes == plain.nbytes + 2 * 7 * 80 * 4
+    write_voice(tmp_path, voice)
+    np.testing.assert_array_equal(read_voice(tmp_path, "anna").calibration, voice.calibration)
+    write_voice(tmp_path, plain)
+    assert read_voice(tmp_path, "anna").calibration is None, "as in files from before there were any"
+
+
 def test_a_voice_without_a_prompt(tmp_path: Path) -> None:
     voice = replace(
         make_voice("quiet"),
@@ -114,6 +129,12 @@ def test_a_voice_of_another_model(registry: VoiceRegistry) -> None:
         ({"embedding": np.full(192, np.nan, np.float32)}, "does not fit"),
         ({"prompt_mel": np.zeros((21, 80), np.float32)}, "does not fit"),
         ({"prompt_tokens": np.zeros(5, np.int64)}, "does not fit"),
+        ({"calibration": np.zeros((2, 7, 79), np.float32)}, "does not fit"),
+        ({"calibration": np.zeros((1, 7, 80), np.float32)}, "does not fit"),
+        ({"calibration": np.zeros((2, 1, 80), np.float32)}, "does not fit"),
+        ({"calibration": np.zeros((14, 80), np.float32)}, "does not fit"),
+        ({"calibration": np.full((2, 7, 80), np.inf, np.float32)}, "does not fit"),
+        ({"calibration": -make_calibrated("odd").calibration}, "does not fit"),  # type: ignore[operator]
     ],
 )
 def test_damaged_voices(registry: VoiceRegistry, change: dict, problem: str) -> None:

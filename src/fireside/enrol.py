@@ -81,9 +81,9 @@ def make_voice(
     low = resample(prompt.samples, prompt.sample_rate, WHISPER_RATE)
     full = resample(prompt.samples, prompt.sample_rate, config.mel.sample_rate)
     with torch.inference_mode():
-        tokens = model.tokenizer.encode(whisper_log_mel(low)[None])[0]
+        tokens = model.tokenizer.encode(whisper_log_mel(low)[None].to(model.device))[0].cpu()
         mel = MelSpectrogram.from_config(config.mel)(full[None])[0]
-        embedding = model.speaker(kaldi_fbank(low, subtract_mean=True)[None])[0]
+        embedding = model.speaker(kaldi_fbank(low, subtract_mean=True)[None].to(model.device))[0].cpu()
     if not isinstance(config.flow, RegulatedFlowConfig):  # which stretches the tokens to whatever the mel has
         length = min(len(tokens), mel.shape[1] // config.flow.token_mel_ratio)
         tokens, mel = tokens[:length], mel[:, : config.flow.frames(length)]
@@ -136,7 +136,7 @@ def source_tokens(model: ModelFolder, source: Source, streaming: bool = False) -
     if low.numel() == 0 or 20 * float(torch.log10(low.abs().max() + 1e-9)) < _SILENT_DB:
         raise AudioError("The recording to convert is silent: give one with speech in it.")
     # One look at the whole recording, so that every piece is judged by the same loudest moment.
-    features = whisper_log_mel(low)
+    features = whisper_log_mel(low).to(model.device)
     step = WHISPER_RATE // 100
     tokenizer = model.config.tokenizer
     between = _PIECE_SECONDS

@@ -25,6 +25,7 @@ DEFAULT = "default"
 EMBEDDING_DIM = 192
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 _TENSORS = ("embedding", "prompt_tokens", "prompt_mel")
+_OPTIONAL = "calibration"
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,15 @@ class Voice:
 
     its card, embedding [192], prompt_tokens [P] and prompt_mel [frames, n_mels], natural log, of the same stretch
     (CosyVoice 1's need not end at the same moment). A voice without a prompt has P = 0 and no frames.
+    calibration [2, levels, n_mels]: of every mel bin the quantiles of what the flow made of the prompt and of the
+    prompt itself, natural log (engine/calibration.py); None where the flow's mel is taken as it is.
     """
 
     card: VoiceCard
     embedding: np.ndarray = field(repr=False)
     prompt_tokens: np.ndarray = field(repr=False)
     prompt_mel: np.ndarray = field(repr=False)
+    calibration: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -73,13 +77,18 @@ class Voice:
     @property
     def nbytes(self) -> int:
         """Memory that it takes, in bytes."""
-        return self.embedding.nbytes + self.prompt_tokens.nbytes + self.prompt_mel.nbytes
+        return sum(array.nbytes for array in self._arrays)
+
+    @property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        given = self.embedding, self.prompt_tokens, self.prompt_mel
+        return given if self.calibration is None else (*given, self.calibration)
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same for two voices that condition the flow alike, whatever their names."""
+        """The same for two voices that a request's mel comes out alike from, whatever their names."""
         digest = hashlib.sha256()
-        for array in (self.embedding, self.prompt_tokens, self.prompt_mel):
+        for array in self._arrays:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -99,7 +108,7 @@ def read_voice(folder: Path, name: str, bundled: bool = False) -> Voice:
     missing = [key for key in _TENSORS if key not in tensors]
     if missing:
         raise VoiceError(f"The voice '{name}' is incomplete: {file} lacks {', '.join(missing)}.")
-    return _checked(Voice(card, **{key: tensors[key] for key in _TENSORS}), file)
+    return _checked(Voice(card, **{key: tensors[key] for key in _TENSORS}, calibration=tensors.get(_OPTIONAL)), file)
 
 
 def _checked(voice: Voice, file: Path) -> Voice:
@@ -109,6 +118,7 @@ def _checked(voice: Voice, file: Path) -> Voice:
         embedding=voice.embedding.astype(np.float32),
         prompt_tokens=voice.prompt_tokens.astype(np.int64),
         prompt_mel=voice.prompt_mel.astype(np.float32),
+        calibration=None if voice.calibration is None else voice.calibration.astype(np.float32),
     )
     tokens, ends = len(voice.prompt_tokens), voice.card.word_ends
     good = (
@@ -118,12 +128,25 @@ def _checked(voice: Voice, file: Path) -> Voice:
         and (tokens == 0) == (len(voice.prompt_mel) == 0)
         and np.isfinite(voice.embedding).all()
         and np.isfinite(voice.prompt_mel).all()
+        and (voice.calibration is None or _calibrates(voice.calibration, voice.prompt_mel.shape[1]))
         and len(voice.card.words) == len(ends)
         and all(0 <= a <= b <= tokens for a, b in zip((0, *ends), (*ends, tokens), strict=True))
     )
     if not good:
         raise VoiceError(f"The voice '{voice.name}' is damaged: {file} does not fit its description.")
     return voice
+
+
+def _calibrates(calibration: np.ndarray, n_mels: int) -> bool:
+    """Whether these are two rows of quantiles of each of so many bins, in their order."""
+    return (
+        calibration.ndim == 3
+        and len(calibration) == 2
+        and calibration.shape[1] >= 2
+        and calibration.shape[2] == n_mels
+        and bool(np.isfinite(calibration).all())
+        and bool((np.diff(calibration, axis=1) >= 0).all())
+    )
 
 
 def read_card(folder: Path, name: str, bundled: bool = False) -> VoiceCard:
@@ -152,6 +175,8 @@ def write_voice(folder: Path, voice: Voice, mel_dtype: type[np.floating[Any]] = 
         "prompt_tokens": voice.prompt_tokens.astype(np.int32),
         "prompt_mel": np.ascontiguousarray(voice.prompt_mel.astype(mel_dtype)),
     }
+    if voice.calibration is not None:
+        tensors[_OPTIONAL] = np.ascontiguousarray(voice.calibration.astype(np.float32))
     # The card comes last: a voice without its card is not there.
     contents = {
         ".safetensors": save(tensors),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -11,6 +12,7 @@ from fake_gpu import GPU, devices, fake_gpu, on_gpu
 from hift_case import official_small
 from unet_cases import small_regulated_flow, small_upsampling_flow
 
+from fireside.engine.calibration import Calibration
 from fireside.engine.decoders import make_decoder
 from fireside.engine.products import Weights
 from fireside.engine.speed import SpeedState, change_speed, stretch
@@ -146,6 +148,14 @@ def test_mel_of_another_device_is_brought_to_the_vocoder() -> None:
         for final in (False, True):
             (wave,) = stage.append([state], [torch.zeros(80, 30, device=GPU)], [final])
     assert devices([wave, state]) == {"cpu"}
+
+
+def test_calibration() -> None:
+    levels = np.sort(np.random.default_rng(0).normal(-5, 2, (2, 7, 80)), axis=1).astype(np.float32)
+    with fake_gpu():
+        calibration = Calibration.of(levels, GPU)
+        assert devices(calibration) == {"cuda"}
+        assert calibration(torch.zeros(80, 30, device=GPU)).device == GPU
 
 
 def test_speed() -> None:

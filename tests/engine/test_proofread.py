@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from fireside.engine import proofread
 from fireside.engine.proofread import ProofreadMachine
 from fireside.models.config import TokenizerConfig
 from fireside.models.layout import ControlIds, block_sequence, make_blocks
@@ -41,7 +42,9 @@ class Reader:
         assert not remaining
 
 
-def machine(judge: object, tries: int, good: float = 0.3, prompt: bool = False) -> ProofreadMachine:
+def machine(
+    judge: object, tries: int, good: float = 0.3, prompt: bool = False, first_tries: int | None = None
+) -> ProofreadMachine:
     blocks = make_blocks(WORDS, 3, PAUSE_IDS)
     inner = BlockMachine(
         CONTROL, 1, prompt_blocks=[blocks[0]] if prompt else (), prompt_speech=[[1, 2]] if prompt else ()
@@ -49,7 +52,7 @@ def machine(judge: object, tries: int, good: float = 0.3, prompt: bool = False) 
     for block in blocks:
         inner.push(block)
     inner.end()
-    return ProofreadMachine(inner, judge, tries, good)  # type: ignore[arg-type]
+    return ProofreadMachine(inner, judge, tries, good, first_tries)  # type: ignore[arg-type]
 
 
 class Likes:
@@ -94,6 +97,15 @@ def test_the_best_of_bad_attempts_is_taken() -> None:
     assert reader.settled == [5, 6, 11]
     assert list(read.history) == [5, 6, 11]
     assert reader.memory == direct.memory
+
+
+def test_where_somebody_waits_for_a_first_sound_fewer_attempts_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = [5, 6, CONTROL.fill, 6, 6, 6, CONTROL.fill, 6, CONTROL.eos, 6, CONTROL.eos]
+    read = machine(Likes(6), tries=9, first_tries=2)
+    assert Reader(read, draws).settled == [5, 6, 6], "both blocks begin early: two attempts each"
+    monkeypatch.setattr(proofread, "FIRST", 1)
+    draws = [5, 6, CONTROL.fill, 6, 6, 6, CONTROL.fill, *[6, CONTROL.eos] * 3]
+    assert Reader(machine(Likes(6), tries=3, first_tries=2), draws).settled == [5, 6, 6], "three of the second"
 
 
 def test_what_is_clear_enough_is_heard_once() -> None:

@@ -6,7 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from fireside.engine.scheduler import AHEAD, GROWTH, LONG_SLICE, MARGIN, PATIENCE, SLICE, Listener, Scheduler, Turn
+from fireside.engine.scheduler import (
+    AHEAD,
+    GROWTH,
+    LONG_SLICE,
+    MARGIN,
+    NEAR,
+    PATIENCE,
+    SLICE,
+    Listener,
+    Scheduler,
+    Turn,
+)
 
 CHUNK = 0.6
 NOW = 100.0
@@ -128,8 +139,10 @@ def test_who_is_far_ahead_rests_while_others_are_short() -> None:
     assert scheduler().decoding([], NOW) == []
     assert scheduler().decoding([rendered, ahead, short], NOW, together=2) == ["short", "ahead"], "there is room"
     assert scheduler().decoding([rendered, ahead, short], NOW, together=4) == ["short", "ahead", "rendered"]
-    first = Turn("first", awaiting())
-    assert scheduler().decoding([ahead, first], NOW, together=4) == ["first"], "a first sound waits for nobody"
+    first, ready, near = Turn("first", awaiting()), Turn("ready", awaiting(), in_hand=NEAR), row("near", NEAR / 2)
+    some = [ahead, row("two", 2 * NEAR), near, ready, first]
+    assert scheduler().decoding(some, NOW, together=4) == ["first", "near"], "a first sound waits for few"
+    assert scheduler().decoding([ready, row("two", 2 * NEAR)], NOW) == ["ready", "two"], "its speech is there"
 
 
 def test_hops_grow_with_what_the_listener_has_to_hear() -> None:

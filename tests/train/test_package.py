@@ -61,6 +61,8 @@ def test_a_packaged_folder_speaks_in_its_named_voices(runs, tmp_path, home):
     assert sorted(file.stem for file in (out / "voices").glob("*.json")) == ["af_heart", "am_michael"]
     tts = load(str(out))
     assert np.isfinite(tts.say("Hello.", seed=1).samples).all()
+    assert tts.model.config.flow.calibrate
+    assert tts.voice("af_heart").calibration is None, "the flow has learned the voices of its own"
     assert {voice.name for voice in tts.voices} == {"default", "af_heart", "am_michael"}
 
 

@@ -21,7 +21,8 @@ LEVELS = 7
 SHORTEST = 2.0
 """Seconds of speech below which quantiles say more of the words than of the voice."""
 
-_LOUD, _NO_BAND = 0.9, 3.0  # a recording whose loud quantile is so many nats below the flow's has nothing in that bin
+_LOUD = 0.9  # the quantile by which a recording is heard to fill a bin or not
+_EMPTY, _WEAK = 2.5, 1.0  # nats below the flow's: nothing is there; and, beside such bins, the slope of the band's edge
 _NARROWEST = 1e-4  # nats between levels, where a bin always had the same value
 
 
@@ -29,17 +30,29 @@ def measure(made: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Quantiles of what the flow made of a recording and of the recording itself, [2, LEVELS, n_mels] float32.
 
     made, true: mel [n_mels, frames], natural log. What lies between the two is smoothed over neighbouring bins. Bins
-    that the recording does not fill, as above 8 kHz in one of 16 kHz, get twice the same: the flow's stay.
+    that the recording does not fill, as above 8 kHz in one of 16 kHz, get twice the same: the flow's stay. The quietest
+    moments are never made louder: pauses need not have the recording's noise.
     """
     levels = np.linspace(0, 1, LEVELS)
     source, target = (np.quantile(mel, levels, axis=1) for mel in (made, true))
-    filled = np.quantile(true, _LOUD, axis=1) >= np.quantile(made, _LOUD, axis=1) - _NO_BAND
+    filled = _filled(np.quantile(made, _LOUD, axis=1) - np.quantile(true, _LOUD, axis=1))
     bins = np.arange(len(filled))
     weights = np.exp(-0.5 * np.square(bins[:, None] - bins)) * filled
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
     target = np.where(filled, source + (target - source) @ weights.T, source)
+    target[0] = np.minimum(target[0], source[0])
     # Smoothing may turn the order of two near levels, and so may the rounding of quantiles that are equal.
     return np.maximum.accumulate(np.stack([source, target]), axis=1).astype(np.float32)
+
+
+def _filled(missing: np.ndarray) -> np.ndarray:
+    """Which bins a recording fills, [n_mels], by how many nats it lacks in each; none on the slope of a band's edge."""
+    filled = missing <= _EMPTY
+    for bins in (range(1, len(filled)), range(len(filled) - 2, -1, -1)):
+        step = bins.step
+        for place in bins:
+            filled[place] &= filled[place - step] or missing[place] <= _WEAK
+    return filled
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from fireside.cache import Bounded, CacheUse
-from fireside.engine.beside import Batch, Beside, Done, batches_of, limited, render
+from fireside.engine.beside import Beside, Done, batches_of, limited, render
 from fireside.engine.calibration import SHORTEST
 from fireside.engine.decoder import Decoder, Handle
 from fireside.engine.decoders import make_decoder
@@ -34,8 +34,8 @@ from fireside.engine.join import JoinState, join
 from fireside.engine.plan import PiecePlan, make_machine, make_sampler, plan_text, plan_tokens
 from fireside.engine.proofread import Judge, judge_of
 from fireside.engine.record import Piece, Record
-from fireside.engine.render import OverlapHops, Prompt, Renderer, VocoderStage
-from fireside.engine.scheduler import Listener, Scheduler, Turn
+from fireside.engine.render import Hop, OverlapHops, Prompt, Renderer, VocoderStage
+from fireside.engine.scheduler import SLICE, Listener, Scheduler, Turn
 from fireside.engine.silent import SilentTokenFilter
 from fireside.engine.speaking import Speaking
 from fireside.engine.stages import streaming_renderer, vocoder_stage, whole_renderer
@@ -489,7 +489,7 @@ class Engine:
         if not given:
             if config.max_silent_run:
                 piece.heard = SilentTokenFilter(frozenset(config.silent_tokens), config.max_silent_run)
-            machine = make_machine(config, request, plan, self._judge)
+            machine = make_machine(config, request, plan, self._judge, first=index == 0)
             sampler = make_sampler(request.sampling or config.sampling, state.seed, index)
             speaker = torch.from_numpy(request.voice.embedding) if request.use_speaker else None
             piece.handle = self._decoder.admit(machine, sampler, speaker)
@@ -555,7 +555,7 @@ class Engine:
                 settled = (outcome,) if isinstance(outcome, int) else outcome
                 piece.tokens += [token for token in settled if piece.heard is None or piece.heard.keep(token)]
                 state.drawn += len(settled)
-            awaited |= state.listener.eager and state.listener.began is None
+            awaited |= state.listener.awaits
             if handle.machine.done:
                 piece.complete = True
                 self._release(piece)
@@ -565,30 +565,30 @@ class Engine:
         """Render next hops that are due, and join them on; whether there were any.
 
         awaited: somebody's first sound waits for the LM; decoding: it is at work, and stays so. In a crowd hops are
-        rendered beside it, begun now and handed out in a later step; when it is not at work, here too.
+        rendered beside it, begun now and handed out in a later step; when it is not at work, here too. A first sound
+        is rendered here in any case, by all cores that are free, unless so much is due that somebody waits anyway.
         """
-        taken = self._take(self._beside.take(), step_started) if self._beside.done else False
-        threads = torch.get_num_threads()
-        if len(self._requests) == 1 or threads == 1 or not self._decoder.small:
-            taken |= self._take(self._beside.take(), step_started)
-            for batch in self._due(awaited, 1):
-                self._take(render(batch, threads), step_started)
-                taken = True
-            return taken
-        free = (not self._beside.busy) + (not decoding)
-        due = self._due(awaited, free) if free else []
-        if due and not (self._beside.busy or (len(due) == 1 and not decoding)):
-            self._beside.give(due.pop(0), threads // 2)
+        threads, beside = torch.get_num_threads(), self._beside
+        crowd = len(self._requests) > 1 and threads > 1 and self._decoder.small
+        taken = self._take(beside.take(), step_started) if beside.done or not crowd else False
+        turns, slice = self._due()
+        first = [turn for turn in turns if turn.listener.awaits] if crowd and slice == SLICE else []
+        workers = 1 if first or not crowd else (not beside.busy) + (not decoding)
+        shares: list[list[tuple[Record, Hop]]] = []
+        if workers:
+            shares = self._scheduler.rendering(first or turns, awaited, slice, time.perf_counter(), workers)
+        if crowd and shares and not first and not beside.busy and (decoding or len(shares) == 2):
+            beside.give(batches_of(shares.pop(0)), threads // 2)
             taken = True
-        if due:
-            self._take(render(due[0], threads // 2 if self._beside.busy else threads), step_started)
+        if shares:
+            self._take(render(batches_of(shares[0]), threads // 2 if beside.busy else threads), step_started)
             return True
         if not (taken or decoding):
-            taken = self._take(self._beside.take(), step_started)
+            taken = self._take(beside.take(), step_started)
         return taken
 
-    def _due(self, awaited: bool, workers: int) -> list[list[Batch]]:
-        """The next hops that are due, for each of so many workers at most."""
+    def _due(self) -> tuple[list[Turn[tuple[Record, Hop]]], float]:
+        """The next hops that are due and not in work, and for how long rendering may take at a time."""
         now, scheduler = time.perf_counter(), self._scheduler
         waiting = [
             state
@@ -596,18 +596,18 @@ class Engine:
             if state.pieces
             and not state.held
             and state.id not in self._beside.records
-            and state.pieces[0].wants(state.hop, 1) is not None
+            and state.pieces[0].wants(state.hop, 1, state.listener.began is None) is not None
         ]
         alone = len(self._requests) == 1
         slice = scheduler.slice([state.listener for state in waiting])
         turns = []
         for state in waiting:
             for chunks in scheduler.chunks(state.listener, state.hop, alone, slice, now):
-                hop = state.pieces[0].wants(state.hop, chunks)
+                hop = state.pieces[0].wants(state.hop, chunks, state.listener.began is None)
                 if hop is not None:
                     turns.append(Turn((state, hop), state.listener, tokens=hop.tokens))
                     break
-        return [batches_of(share) for share in scheduler.rendering(turns, awaited, slice, now, workers)]
+        return turns, slice
 
     def _take(self, done: Done, step_started: float) -> bool:
         """Hand out what was rendered; whether there was anything."""

@@ -84,8 +84,13 @@ def _pause_after(words: Sequence[Sequence[int]]) -> float:
     return PAUSES["comma" if marks[-1] == COMMA else "sentence"]
 
 
-def make_machine(config: AnyLMConfig, request: SpeechRequest, piece: PiecePlan, judge: Judge | None = None) -> Machine:
-    """The LM's way through a piece, the voice's prompt before it when the request wants that; read back by `judge`."""
+def make_machine(
+    config: AnyLMConfig, request: SpeechRequest, piece: PiecePlan, judge: Judge | None = None, first: bool = False
+) -> Machine:
+    """The LM's way through a piece, the voice's prompt before it when the request wants that; read back by `judge`.
+
+    first: it is the request's first.
+    """
     if piece.machine is not None:
         return piece.machine
     control = ControlIds.of(config)
@@ -93,7 +98,9 @@ def make_machine(config: AnyLMConfig, request: SpeechRequest, piece: PiecePlan, 
     if isinstance(config, LMConfig) and config.layout.kind == "block":
         blocks = _block_machine(config, control, request, piece, voice)
         proof = config.proofread
-        return blocks if judge is None else ProofreadMachine(blocks, judge, proof.tries, proof.good)
+        if judge is None:
+            return blocks
+        return ProofreadMachine(blocks, judge, proof.tries, proof.good, proof.first_tries if first else None)
     text = [token for word in piece.words for token in word]
     return PlainMachine(
         control,

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from fireside.models.checkpoint import ModelFolder
 
 CONTEXT = 24  # speech tokens in front of what is judged, about a second
+FIRST = 45
+"""Speech tokens from the beginning of a request for which somebody waits in silence, or has little to hear meanwhile:
+three chunks of hearth's flow."""
 
 
 class Judge(Protocol):
@@ -44,14 +47,18 @@ def judge_of(model: ModelFolder) -> Judge | None:
 class ProofreadMachine:
     """A BlockMachine whose blocks are judged when they are complete; see turns.Machine.
 
-    tries: how often a block is said at most. good: nats per phone up to which it is taken at once. The ids of a
-    block come out together, when it is settled.
+    tries: how often a block is said at most; first_tries: the same of those that begin among the first FIRST tokens.
+    good: nats per phone up to which it is taken at once. The ids of a block come out together, when it is settled.
     """
 
-    def __init__(self, inner: BlockMachine, judge: Judge, tries: int, good: float) -> None:
+    def __init__(
+        self, inner: BlockMachine, judge: Judge, tries: int, good: float, first_tries: int | None = None
+    ) -> None:
         self._inner = inner
         self._judge = judge
-        self._limits = tries, good
+        self._tries, self._good = tries, good
+        self._first_tries = tries if first_tries is None else min(tries, first_tries)
+        self._settled = 0
         self._said: list[list[int]] = [list(speech) for speech in inner.prompt_speech]
         self._speech: list[int] = []
         self._heard: list[tuple[float, list[int]]] = []
@@ -83,9 +90,9 @@ class ProofreadMachine:
             self._speech.append(token)
             self._inner.accept(token)
             return ()
-        tries, good = self._limits
+        tries = self._first_tries if self._settled < FIRST else self._tries
         phones = [phone for phone in self._inner.blocks[self._inner.index] if is_spoken(phone)]
-        limit = good * len(phones)
+        limit = self._good * len(phones)
         nats = self._nats(phones, limit)
         said, self._speech = self._speech, []
         self._heard.append((nats, said))
@@ -100,6 +107,7 @@ class ProofreadMachine:
             for speech in best:
                 self._inner.accept(speech)
         self._said.append(best)
+        self._settled += len(best)
         self._inner.accept(token)
         return tuple(best)
 

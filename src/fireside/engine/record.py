@@ -49,9 +49,19 @@ class Piece:
         """Those that a hop renders."""
         return self.tokens[self.taken : self.taken + hop.tokens]
 
-    def wants(self, hop: int, chunks: int) -> Hop | None:
-        """What the renderer could do now as the request's hop of that number, `chunks` of the flow's mask at a time."""
+    def wants(self, hop: int, chunks: int, awaited: bool = False) -> Hop | None:
+        """What the renderer could do now as the request's hop of that number, `chunks` of the flow's mask at a time.
+
+        awaited: it is a first sound, which has more of them where the schedule says so and the LM goes on.
+        """
+        if awaited and not self.stuck:
+            chunks = max(chunks, self.renderer.schedule.first)
         return self.renderer.wants(self.state, self.waiting, self.complete, hop, chunks)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the LM can say no more of it before more text comes."""
+        return self.handle is not None and self.handle.machine.next() is None
 
     @property
     def share(self) -> float:
@@ -108,10 +118,7 @@ class Record:
         """Whether nothing can be made before more text comes."""
         if self.incoming is None or self.plans:
             return False
-        return all(
-            piece.handle is not None and piece.handle.machine.next() is None and piece.wants(self.hop, 1) is None
-            for piece in self.pieces
-        )
+        return all(piece.stuck and piece.wants(self.hop, 1) is None for piece in self.pieces)
 
     @property
     def waiting(self) -> int:

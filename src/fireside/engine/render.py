@@ -97,6 +97,10 @@ class Schedule(Protocol):
     def whole(self) -> bool:
         """Whether everything is rendered in one hop."""
 
+    @property
+    def first(self) -> int:
+        """Least chunks of the hop that a listener's first sound comes from."""
+
     def lead(self, prompt: int) -> int:
         """How many tokens a prompt of so many should have more, in front, so that the first sound waits for less."""
 
@@ -121,7 +125,8 @@ class ChunkHops:
     A prompt that fills its last chunk still waits for the tokens that this chunk looks ahead to. They are rendered
     as soon as they are there, so that the first sound has that chunk less to wait for. aligned: prompts are made to
     end in what their last whole chunk looks ahead to, so that no such chunk is left to each request, and the first
-    sound is most of a chunk.
+    sound is most of a chunk. first: least chunks of a hop that a listener's first sound comes from: what is left of one
+    chunk behind a silent beginning and before what the vocoder keeps back may be heard before the next can be there.
     """
 
     chunk_tokens: int
@@ -129,6 +134,7 @@ class ChunkHops:
     hops: tuple[int, ...] | None = None
     as_released: bool = False
     aligned: bool = False
+    first: int = 1
     whole = False
 
     def lead(self, prompt: int) -> int:
@@ -162,6 +168,7 @@ class OverlapHops:
 
     hop: int = 100
     overlap: int = 20
+    first = 1
     whole = False
 
     def lead(self, prompt: int) -> int:
@@ -180,6 +187,7 @@ class OverlapHops:
 class Whole:
     """Everything at once, when the last token is there."""
 
+    first = 1
     whole = True
 
     def lead(self, prompt: int) -> int:
@@ -260,7 +268,7 @@ class Renderer(Generic[F, V]):
             for heard, sound in reversed(halves)
         ]
         made = self.flow.append(pasts, [torch.from_numpy(said) for said, _ in halves], [True, True])
-        return replace(voice, calibration=measure(torch.cat(made, dim=1).cpu().numpy(), mel.T))
+        return replace(voice, calibration=measure(torch.cat(made, dim=1).float().cpu().numpy(), mel.T))
 
     def heard(self, voice: Voice) -> tuple[Tensor, Tensor]:
         """A voice's prompt as the flow hears it: tokens [P], mel [n_mels, frames].

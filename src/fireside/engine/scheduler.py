@@ -14,7 +14,10 @@ from typing import Generic, TypeVar
 AHEAD = 3.0
 """Seconds of speech in hand, rendered or not, from which on a request rests while others have less."""
 
-MARGIN = 0.15
+NEAR = 1.0
+"""The same while somebody waits for a first sound, which is sooner there the fewer others the LM moves on."""
+
+MARGIN = 0.4
 """Seconds before running dry by which the next audio should be there."""
 
 PATIENCE = 1.0
@@ -62,6 +65,11 @@ class Listener:
     def lead(self, now: float) -> float:
         """Audio in hand, negative once it has run out; 0 before the first."""
         return 0.0 if self.began is None else self.given - (now - self.began)
+
+    @property
+    def awaits(self) -> bool:
+        """Whether they wait for a first sound."""
+        return self.eager and self.began is None
 
     def hear(self, seconds: float, now: float) -> None:
         """A chunk of so many seconds was given to them. Who had run dry goes on playing from there."""
@@ -156,9 +164,14 @@ class Scheduler:
 
         together: so many share a product; where it has room, and nobody's first sound waits for it, others join in.
         """
-        ranked = sorted(turns, key=lambda turn: turn.listener.lead(now) + turn.in_hand)
-        short = sum(turn.listener.lead(now) + turn.in_hand < AHEAD for turn in turns)
-        room = 0 if any(turn.listener.eager and turn.listener.began is None for turn in turns) else -short % together
+
+        def has(turn: Turn[T]) -> float:
+            return turn.listener.lead(now) + turn.in_hand
+
+        ranked = sorted(turns, key=has)
+        awaited = any(turn.listener.awaits and has(turn) < NEAR for turn in turns)
+        short = sum(has(turn) < (NEAR if awaited else AHEAD) for turn in turns)
+        room = 0 if awaited else -short % together
         return [turn.what for turn in (ranked[: short + room] if short else ranked)]
 
     def rendering(

@@ -47,6 +47,9 @@ T = TypeVar("T")
 LOAD = 0.7
 """Share of the machine's time that streams at real time may take together; the rest is for everything else."""
 
+CROWD_LOAD = 0.5
+"""The same by what several cost that are asked for at once, in long hops: at real time they are shorter."""
+
 MOST_STREAMS = 32
 """Streams at once where a number was not asked for, however fast the machine."""
 
@@ -175,13 +178,13 @@ class Service:
         self._ready = True
 
     async def _bearable(self, warm_up: SpeechRequest) -> int:
-        """How many streams the machine can keep up with, taking up LOAD of its time."""
+        """How many streams the machine can keep up with, taking up so much of its time."""
         alone = max(1, math.ceil(LOAD / self._rtf))
         if self._rtf > LOAD:
             return alone
         # Several together cost less each.
         together = await self._measure(warm_up, min(2 * alone, MOST_STREAMS))
-        return max(alone, int(LOAD / together))
+        return max(alone, int(CROWD_LOAD / together))
 
     async def _measure(self, request: SpeechRequest, streams: int) -> float:
         """The engine's time over the duration of the audio, for so many streams at once."""

@@ -71,8 +71,9 @@ def schedule(flow: ChunkedFlowConfig | RegulatedFlowConfig, fades: bool) -> Sche
         return OverlapHops()
     if fades:
         return ChunkHops(flow.chunk_tokens, flow.pre_lookahead_len, hops=(1, 2, 4), as_released=True)
-    # What was released is given the prompt as it is, so that it says what it always said.
-    return ChunkHops(flow.chunk_tokens, flow.pre_lookahead_len, aligned=not flow.full_mask_offline)
+    if flow.full_mask_offline:  # what was released is given the prompt as it is, and says what it always said
+        return ChunkHops(flow.chunk_tokens, flow.pre_lookahead_len)
+    return ChunkHops(flow.chunk_tokens, flow.pre_lookahead_len, aligned=True, first=2)
 
 
 def streaming_renderer(

@@ -52,10 +52,12 @@ class LayoutConfig(Config):
 class ProofreadConfig(Config):
     """How the speech of a block is checked before it is taken (hearth).
 
-    It is said at most `tries` times, and taken at once when it is understood at `good` nats a phone.
+    It is said at most `tries` times (`first_tries` where somebody waits for a first sound, if that is fewer), and taken
+    at once when it is understood at `good` nats a phone.
     """
 
     tries: int = Field(default=1, ge=1)
+    first_tries: int = Field(default=1 << 16, ge=1)
     good: float = 0.3
 
 
@@ -185,6 +187,11 @@ class ChunkedFlowConfig(AnyFlowConfig):
     token_mel_ratio: int = 2
     pre_lookahead_len: int = 3
     chunk_tokens: int = 25
+    calibrate: bool = Field(
+        default=False,
+        description="bring the mel to the levels of the recording that a voice is made of, see engine/calibration.py "
+        "(hearth; official: false)",
+    )
 
     @property
     def chunk_frames(self) -> int:

@@ -34,6 +34,7 @@ HEARTH = FlowConfig(
     chunk_tokens=15,
     dit=DiTConfig(dim=256, depth=8, heads=4, dim_head=64, ff_mult=2),
     full_mask_offline=False,
+    calibrate=True,
     steps=6,
     cfg_rate=1.3,
     start_noise="lazy",

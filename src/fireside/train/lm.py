@@ -58,7 +58,7 @@ def hearth() -> LMConfig:
         layout=LayoutConfig(kind="block", mix_text=15, mix_speech=15, mix_min_ratio=1.0),
         # A fifth of the true tokens was said within the last ten; one in seventy six times.
         sampling=SamplingConfig(top_p=0.55, tau=0.6),
-        proofread=ProofreadConfig(tries=8, good=0.15),
+        proofread=ProofreadConfig(tries=8, first_tries=3, good=0.15),
     )
 
 
