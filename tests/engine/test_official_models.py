@@ -20,6 +20,7 @@ from fireside.engine.engine import Engine
 from fireside.engine.noise import start_noise
 from fireside.errors import TextError, UsageError, VoiceError
 from fireside.models.layout import ControlIds, text_ids
+from fireside.models.turns import Step
 from fireside.request import AudioChunk, SpeechRequest
 from fireside.voices import Voice, VoiceCard
 
@@ -133,6 +134,15 @@ def test_one_stream_leaves_the_next_as_it_is(open_tts) -> None:
         np.testing.assert_array_equal(one.samples, other.samples)
 
 
+class Said:
+    """In a machine's place."""
+
+    done = False
+
+    def next(self) -> Step | None:
+        return None if self.done else Step([0], ())
+
+
 class Listener:
     """In a decoder's place: keeps what was admitted, and says what it was told to say."""
 
@@ -144,7 +154,7 @@ class Listener:
 
     def admit(self, machine: Any, sampler: Any, speaker: torch.Tensor | None = None) -> Any:
         self.admitted.append((machine, speaker))
-        self.handle = type("Handle", (), {"machine": type("Said", (), {"done": False})(), "length": 0})()
+        self.handle = type("Handle", (), {"machine": Said(), "length": 0})()
         return self.handle
 
     def step(self, handles: Any = None) -> list[tuple[Any, int]]:

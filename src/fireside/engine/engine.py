@@ -566,18 +566,22 @@ class Engine:
 
         awaited: somebody's first sound waits for the LM; decoding: it is at work, and stays so. In a crowd hops are
         rendered beside it, begun now and handed out in a later step; when it is not at work, here too. A first sound
-        is rendered here in any case, by all cores that are free, unless so much is due that somebody waits anyway.
+        is rendered by all cores, unless another waits for one of them, or so much is due that somebody waits anyway.
         """
         threads, beside = torch.get_num_threads(), self._beside
         crowd = len(self._requests) > 1 and threads > 1 and self._decoder.small
         taken = self._take(beside.take(), step_started) if beside.done or not crowd else False
         turns, slice = self._due()
+        here, there = not (crowd and decoding), crowd and not beside.busy
         first = [turn for turn in turns if turn.listener.awaits] if crowd and slice == SLICE else []
-        workers = 1 if first or not crowd else (not beside.busy) + (not decoding)
+        if first:
+            turns = first
+            awaiting = sum(state.listener.awaits for state in self._requests.values())
+            here = len(first) > 1 or len(first) == awaiting or not there
         shares: list[list[tuple[Record, Hop]]] = []
-        if workers:
-            shares = self._scheduler.rendering(first or turns, awaited, slice, time.perf_counter(), workers)
-        if crowd and shares and not first and not beside.busy and (decoding or len(shares) == 2):
+        if here or there:
+            shares = self._scheduler.rendering(turns, awaited, slice, time.perf_counter(), here + there)
+        if shares and there and (len(shares) == 2 or not here):
             beside.give(batches_of(shares.pop(0)), threads // 2)
             taken = True
         if shares:
