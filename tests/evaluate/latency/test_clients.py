@@ -10,6 +10,7 @@ import pytest
 from fake_speech import FakeSpeech, serving, tone
 
 from fireside.errors import UsageError
+from fireside.evaluate.latency import websocket
 from fireside.evaluate.latency.client import Broken
 from fireside.evaluate.latency.listen import Heard, Manners, listen
 from fireside.evaluate.latency.load import closed_loop, open_loop
@@ -161,6 +162,15 @@ def test_nobody_there(protocol: str):
     heard = asyncio.run(run())
     assert heard.outcome == "refused"
     assert heard.message
+
+
+@pytest.mark.parametrize(("fresh", "connections"), [(60.0, 1), (0.0, 3)])
+def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch, fresh, connections):
+    """Nobody answers a server's pings while it is idle: the server may be about to close it."""
+    monkeypatch.setattr(websocket, "_FRESH", fresh)
+    fake = FakeSpeech([(0, tone(0.1))])
+    assert [heard.outcome for heard in hear(fake, protocol="ws", times=3)] == ["ok"] * 3
+    assert len(fake.connections) == connections
 
 
 def test_text_is_typed_word_by_word():

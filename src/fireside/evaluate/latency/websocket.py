@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,7 @@ from fireside.evaluate.latency.client import SILENCE, Arrival, Broken, Client, P
 from fireside.evaluate.latency.openai import numbers, open_session
 
 PATH = "/v1/audio/stream"
+_FRESH = 10.0  # seconds for which a connection may be idle: nobody answers the server's pings meanwhile
 _AT_ONCE = aiohttp.ClientWSTimeout(ws_close=0.0)  # says goodbye and goes, without waiting for the server to agree
 
 
@@ -38,7 +40,7 @@ class WebSocketClient(Client):
         self._start = {"type": "start", "model": model, "voice": voice, "format": "pcm"}
         self._pace, self.sample_rate = words_per_second, sample_rate
         self._session = open_session(key)
-        self._idle: list[aiohttp.ClientWebSocketResponse] = []
+        self._idle: list[tuple[float, aiohttp.ClientWebSocketResponse]] = []
 
     async def speak(self, text: str) -> AsyncIterator[Arrival]:
         connection = await self._connection()
@@ -52,21 +54,22 @@ class WebSocketClient(Client):
             typist.cancel()
             await asyncio.gather(typist, return_exceptions=True)  # a connection that broke is noticed by who hears
             if done:
-                self._idle.append(connection)
+                self._idle.append((time.monotonic(), connection))
             else:
                 with suppress(ConnectionError, aiohttp.ClientError):  # the server may have gone first
                     await connection.close()
 
     async def close(self) -> None:
-        for connection in self._idle:
+        for _, connection in self._idle:
             await connection.close()
         await self._session.close()
 
     async def _connection(self) -> aiohttp.ClientWebSocketResponse:
         while self._idle:
-            connection = self._idle.pop()
-            if not connection.closed:
+            since, connection = self._idle.pop()
+            if not connection.closed and time.monotonic() - since < _FRESH:
                 return connection
+            await connection.close()
         try:
             connection = await self._session.ws_connect(self._url, max_msg_size=0, timeout=_AT_ONCE)
             await connection.receive(timeout=10)  # "ready"
