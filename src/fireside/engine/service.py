@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import statistics
 import threading
 import time
 import uuid
@@ -47,14 +48,13 @@ T = TypeVar("T")
 LOAD = 0.7
 """Share of the machine's time that streams at real time may take together; the rest is for everything else."""
 
-CROWD_LOAD = 0.5
-"""The same by what several cost that are asked for at once, in long hops: at real time they are shorter."""
-
 MOST_STREAMS = 32
 """Streams at once where a number was not asked for, however fast the machine."""
 
 UNMEASURED_STREAMS = 4
 """Streams at once where neither a number was given nor anything measured."""
+
+_MEASUREMENTS = 3  # streams whose median says how fast the machine is
 
 _READERS = 4  # threads in which texts and voices are made ready: a voice that is new may take a second
 
@@ -167,38 +167,25 @@ class Service:
         most = max(1, self._memory_limit // max(1, self._stream_bytes))
         streams = limits.max_streams or UNMEASURED_STREAMS
         if warm_up is not None:
-            await self._measure(warm_up, 1)  # whatever is done once only
-            self._rtf = await self._measure(warm_up, 1)
+            await self._measure(warm_up)  # whatever is done once only
+            self._rtf = statistics.median([await self._measure(warm_up) for _ in range(_MEASUREMENTS)])
             if limits.max_streams is None:
-                streams = min(await self._bearable(warm_up), MOST_STREAMS)
+                # Several together cost less each, but only while nobody is in a hurry: it is not counted on.
+                streams = min(math.ceil(LOAD / self._rtf), MOST_STREAMS)
         self._admission.places = min(streams, most)
         with self._lock:
             self._totals.clear()
             self._errors.clear()
         self._ready = True
 
-    async def _bearable(self, warm_up: SpeechRequest) -> int:
-        """How many streams the machine can keep up with, taking up so much of its time."""
-        alone = max(1, math.ceil(LOAD / self._rtf))
-        if self._rtf > LOAD:
-            return alone
-        # Several together cost less each.
-        together = await self._measure(warm_up, min(2 * alone, MOST_STREAMS))
-        return max(alone, int(CROWD_LOAD / together))
-
-    async def _measure(self, request: SpeechRequest, streams: int) -> float:
-        """The engine's time over the duration of the audio, for so many streams at once."""
-        self._admission.places = streams
-        work = self.engine.work
-        busy, audio = work.busy_seconds, work.audio_seconds
-
-        async def listen() -> None:
-            async with self.stream(request) as stream:
-                async for _ in stream:
-                    pass
-
-        await asyncio.gather(*(listen() for _ in range(streams)))
-        return (work.busy_seconds - busy) / max(work.audio_seconds - audio, 1e-3)
+    async def _measure(self, request: SpeechRequest) -> float:
+        """Time from asking to the last chunk over the duration of the audio, for a stream that is alone."""
+        self._admission.places = 1
+        asked, seconds = time.perf_counter(), 0.0
+        async with self.stream(request) as stream:
+            async for chunk in stream:
+                seconds += chunk.seconds
+        return (time.perf_counter() - asked) / max(seconds, 1e-3)
 
     @property
     def ready(self) -> bool:

@@ -31,7 +31,8 @@ from fireside.serve.traces import make_tracer
 from fireside.serve.version import VERSION
 from fireside.tts import Fireside, load, parse_precision
 
-_WARM_UP = "The fire is lit, and there is tea. 茶也泡好了。"  # both languages: their front ends are loaded, too
+# Both languages, so that the front ends of both are loaded, and as long as what people ask for.
+_WARM_UP = "The fire is lit, and there is tea on the table for all of you. 茶也泡好了，请进来坐一会儿。"
 _LAST_WORDS = 2.0  # seconds to tell listeners that they are cut off
 _LOOK = 0.02  # seconds between two looks at what is still under way
 _MB = 2**20
