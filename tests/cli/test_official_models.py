@@ -86,7 +86,7 @@ def test_what_is_not_there(run) -> None:
     assert "cannot follow instructions" in run(1, "say", "a", "--instruct", "be glad", *PLAIN, code=2).stderr
     assert "whole text" in run(1, "say", "--live", *PLAIN, input="a", code=2).stderr
     assert "leave the text" in run(3, "say", "a", "--live", *PLAIN, code=2).stderr
-    assert "fp32, bf16, int8" in run(3, "say", "a", "--precision", "fp64", *PLAIN, code=2).stderr
+    assert "fp32, fp16, bf16, int8" in run(3, "say", "a", "--precision", "fp64", *PLAIN, code=2).stderr
     assert "top_q" in run(3, "say", "a", "--sampling", "top_q=1", *PLAIN, code=2).stderr
     assert "top_k" in run(3, "say", "a", "--sampling", "top_k=0", *PLAIN, code=2).stderr
     assert "normaliser" in run(3, "say", "a", "--normaliser", "guess", code=2).stderr

@@ -18,6 +18,8 @@ OPTIONS = {
     "grpc_port": 2,
     "model": "m",
     "precision": "bf16",
+    "device": "cpu",
+    "compile": True,
     "normaliser": "none",
     "threads": 3,
     "aliases": ("a", "b"),
