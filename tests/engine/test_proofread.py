@@ -109,11 +109,14 @@ def test_where_somebody_waits_for_a_first_sound_fewer_attempts_are_made(monkeypa
 
 
 def test_what_is_clear_enough_is_heard_once() -> None:
-    """The block before is heard on its own only where that can make a difference, and once for all attempts."""
+    """With what came before only where it is not clear on its own, and what came before once for all attempts."""
     judge = Likes(6)
-    Reader(machine(judge, tries=3), [5, 6, CONTROL.fill, 6, CONTROL.fill, 6, CONTROL.fill, 11, CONTROL.eos])
+    attempts = [6, CONTROL.eos, 6, 6, CONTROL.eos, 11, CONTROL.eos]
+    Reader(machine(judge, tries=3), [5, 6, CONTROL.fill, 5, CONTROL.fill, *attempts])
     first, second = make_blocks(WORDS, 3, PAUSE_IDS)
-    assert [phones for _, _, phones in judge.asked] == [first, [], first, first, [*first, *second], first]
+    both = [*first, *second]
+    heard = [first, first, second, both, first, second, both, second]
+    assert [phones for _, _, phones in judge.asked] == heard
 
 
 def test_the_last_block_too() -> None:
@@ -123,9 +126,9 @@ def test_the_last_block_too() -> None:
 
 
 def test_a_block_is_heard_with_the_one_before() -> None:
-    """The judge gets the prompt's speech and text in front of the first block."""
-    judge = Likes()
-    Reader(machine(judge, tries=2, prompt=True), [5, CONTROL.fill, 6, CONTROL.eos])
+    """The judge gets the prompt's speech and text in front of the first block, where that is not clear on its own."""
+    judge = Likes(5, 6)
+    Reader(machine(judge, tries=1, prompt=True), [5, CONTROL.fill, 6, CONTROL.eos])
     first, second = make_blocks(WORDS, 3, PAUSE_IDS)
     assert ([], [1, 2, 5], [*first, *first]) in judge.asked
     assert ([1, 2], [5, 6], [*first, *second]) in judge.asked

@@ -149,3 +149,27 @@ def test_the_full_mask_is_the_default_only_of_models_made_for_it():
         assert torch.equal(default, flow.inference(*arguments, chunked=not offline))
         assert not torch.equal(default, flow.inference(*arguments, chunked=offline))
     assert FlowConfig().full_mask_offline
+
+
+def test_the_guided_velocity_is_what_the_solver_follows():
+    """One Euler step from the noise goes along it to the end; conditions are never dropped."""
+    flow = small_flow()
+    batch = batch_of(flow, lengths=(12, 12))
+    batch = replace(batch, prefix=torch.tensor([4, 4]))
+    draws = replace(draws_of(batch), t=torch.zeros(2), keep=torch.zeros(2, dtype=torch.bool), chunked=True)
+    velocity = flow.guided(batch, draws)
+    prompt = (batch.tokens[:, :2], batch.mel[:, :, :4], batch.embedding, draws.noise)
+    mel = flow.inference(batch.tokens[:, 2:], *prompt, chunked=True, steps=1)
+    assert flow.config.cfg_rate > 0
+    torch.testing.assert_close(flow.denormalise(draws.noise + velocity)[:, :, 4:], mel, atol=1e-5, rtol=1e-5)
+
+
+def test_a_velocity_that_is_given_is_learnt_in_place_of_the_paths():
+    flow = small_flow()
+    batch = batch_of(flow)
+    draws = replace(draws_of(batch), keep=torch.ones(2, dtype=torch.bool))
+    own = flow.config.model_copy(update={"cfg_rate": 0.0})
+    twin = CausalFlow(own)
+    twin.load_state_dict(flow.state_dict())
+    assert float(flow.loss(batch, draws, twin.guided(batch, draws))["loss"]) < 1e-10
+    assert float(flow.loss(batch, draws)["loss"]) > 1e-3

@@ -146,12 +146,14 @@ def test_teacher_embeddings_have_unit_length_and_their_own_row(store):
 
 def test_embeddings_of_our_encoder_are_written_and_read_by_row(store):
     embeddings = np.random.default_rng(0).standard_normal((4, 192)).astype(np.float32)
-    store.write_embeddings(embeddings)
+    halves = np.stack([embeddings + 1, embeddings + 2], axis=1)
+    store.write_embeddings(embeddings, halves)
     again = FeatureStore(store.folder)
     for row in again.rows:
         np.testing.assert_array_equal(again.embedding(row), embeddings[row["number"]])
+        np.testing.assert_array_equal(again.halves(row), halves[row["number"]])
     with pytest.raises(AudioError, match="4 embeddings are needed"):
-        store.write_embeddings(embeddings[:3])
+        store.write_embeddings(embeddings[:3], halves)
 
 
 def test_what_is_too_loud_is_scaled_not_clipped(store):

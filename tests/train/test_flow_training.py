@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fireside.errors import UsageError
 from fireside.models.config import DiTConfig, FlowConfig
 from fireside.models.flow import CausalFlow
+from fireside.models.matching import FlowDraws, euler_times, time_grid
 from fireside.train.data import FeatureStore
-from fireside.train.flow import HEARTH, FlowTrainConfig, override, train
+from fireside.train.flow import HEARTH, FlowTrainConfig, Teacher, override, train
 from fireside.train.flow_data import CropConfig, CropSampler, bins_below
 from fireside.train.muon import Muon, orthogonalise
 
@@ -56,6 +57,7 @@ def features(tmp_path_factory):
     np.concatenate(tokens).tofile(folder / "speech_tokens.i16")
     for name in ("speaker.f32", "campplus.f32"):
         np.stack(embeddings).tofile(folder / name)
+    rng.normal(size=(len(rows), 2, 192)).astype("<f4").tofile(folder / "speaker_halves.f32")
     return folder
 
 
@@ -117,6 +119,25 @@ def test_blind_rows_have_a_prompt_and_no_embedding(features):
     assert not batch.embedding[0].any()
     expected = torch.from_numpy(store.embedding(seen.embedding_of))
     assert torch.linalg.vector_norm(batch.embedding[1] - expected) < 3 * config.embedding_noise
+
+
+def test_a_person_with_one_utterance_is_known_by_the_half_that_is_not_generated(features):
+    store = FeatureStore(features)
+    update = {"half_share": 1.0, "least_half": 8, "embedding_noise": 0.0, "jump_share": 0.5, "prefix_share": 1.0}
+    sampler = CropSampler(store, store.select("train"), CROPS.model_copy(update=update), seed=0)
+    halved = [crop for crop in (sampler.crop() for _ in range(400)) if crop.half is not None]
+    assert {crop.half for crop in halved} == {0, 1}
+    for crop in halved:
+        row, start, count = crop.pieces[-1]
+        if len(crop.pieces) == 1:
+            start, count = start + crop.prefix, count - crop.prefix
+        inside = [min(start + count, end) - max(start, begin) for begin, end in ((0, row["tokens"] / 2),
+                  (row["tokens"] / 2, row["tokens"]))]  # fmt: skip
+        assert inside[crop.half] <= inside[1 - crop.half]
+        assert len(sampler.siblings[row["spk"]]) <= 2, "who has more utterances has other embeddings"
+    crop = halved[0]
+    expected = torch.from_numpy(store.halves(crop.embedding_of)[crop.half])
+    assert torch.equal(sampler.collate([crop]).embedding[0], expected)
 
 
 def test_narrow_recordings_are_continued_above_their_band(sampler):
@@ -182,23 +203,60 @@ def test_hearth_size():
     assert 6e6 < count < 10e6
 
 
+SMALL = FlowConfig(
+    speech_vocab_size=CODES,
+    lookahead_channels=32,
+    chunk_tokens=5,
+    dit=DiTConfig(dim=32, depth=1, heads=2, dim_head=16, ff_mult=2, conv_pos_kernel=5, conv_pos_groups=4),
+    full_mask_offline=False,
+    cfg_rate=1.3,
+)
+
+
+def logged_losses(run):
+    lines = [line for line in (run / "log.txt").read_text().splitlines() if " train:" in line]
+    return [float(line.split(" loss=")[1].split()[0]) for line in lines]
+
+
+def test_what_guidance_adds_is_learnt_from_a_teacher(features, tmp_path):
+    """The student begins as the teacher without guidance, comes nearer to it with guidance, and needs none."""
+    torch.manual_seed(0)
+    teacher = CausalFlow(SMALL)
+    for parameter in teacher.parameters():  # what the blocks begin with gates them off: nothing would be conditional
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")
+    settings = ["run.minutes=0.06", "run.clock=cpu", "run.peak_rate=2e-3", "run.warmup_steps=2", "run.log_every=1"]
+    config = override(FlowTrainConfig(flow=SMALL, crops=CROPS, validate_rows=4), settings)
+    train(features, tmp_path / "student", config, guide=tmp_path / "teacher.safetensors")
+    losses = logged_losses(tmp_path / "student")
+    assert 0 < np.mean(losses[-5:]) < 0.7 * np.mean(losses[:2])
+    written = FlowConfig.model_validate_json((tmp_path / "student" / "config.json").read_text())
+    assert written.cfg_rate == 0.0
+    assert written.model_copy(update={"cfg_rate": 1.3, "train_cfg_drop": 0.2, **{
+        name: getattr(SMALL, name) for name in ("mel_mean", "mel_std")}}) == SMALL  # fmt: skip
+
+
+def test_a_teacher_is_asked_mostly_where_the_solver_evaluates(tmp_path):
+    save_file(CausalFlow(SMALL).state_dict(), tmp_path / "teacher.safetensors")
+    teacher = Teacher(tmp_path / "teacher.safetensors", FlowTrainConfig(solver_share=0.75), SMALL)
+    drawn = FlowDraws(torch.rand(400), torch.zeros(400, 1, 1), torch.zeros(400, dtype=torch.bool), True)
+    draws = teacher.draw(drawn, torch.Generator().manual_seed(0))
+    times, _ = euler_times(time_grid(SMALL.steps))
+    there = (draws.t[:, None] == times).any(1)
+    assert 0.65 < there.float().mean() < 0.85
+    assert torch.equal(draws.t[~there], drawn.t[~there])
+    assert draws.keep.all()
+
+
 def test_training_learns_resumes_and_exports(features, tmp_path):
-    flow = FlowConfig(
-        speech_vocab_size=CODES,
-        lookahead_channels=32,
-        chunk_tokens=5,
-        dit=DiTConfig(dim=32, depth=1, heads=2, dim_head=16, ff_mult=2, conv_pos_kernel=5, conv_pos_groups=4),
-        full_mask_offline=False,
-    )
-    config = FlowTrainConfig(flow=flow, crops=CROPS, validate_rows=4)
+    config = FlowTrainConfig(flow=SMALL, crops=CROPS, validate_rows=4)
 
     def settings(minutes):
         run = {"minutes": minutes, "clock": "cpu", "peak_rate": 5e-3, "warmup_steps": 2, "log_every": 1}
         return override(config, [f"run.{key}={value}" for key, value in run.items()])
 
     train(features, tmp_path, settings(0.03))
-    logged = [line for line in (tmp_path / "log.txt").read_text().splitlines() if " train:" in line]
-    losses = [float(line.split(" loss=")[1].split()[0]) for line in logged]
+    losses = logged = logged_losses(tmp_path)
     assert np.mean(losses[-3:]) < losses[0]
     train(features, tmp_path, settings(0.045))
     more = [line for line in (tmp_path / "log.txt").read_text().splitlines() if " train:" in line]

@@ -48,7 +48,8 @@ def runs(tmp_path):
     store, rng = FeatureStore(features), np.random.default_rng(0)
     store.write("tokens", [rng.integers(0, tiny.CODES, row["tokens"]) for row in rows])
     store.write("phones", [np.full(row["tokens"], FIRST_SPOKEN_ID) for row in rows])
-    store.write_embeddings(rng.standard_normal((len(rows), 192)).astype(np.float32))
+    embeddings = rng.standard_normal((len(rows), 192)).astype(np.float32)
+    store.write_embeddings(embeddings, np.stack([embeddings] * 2, axis=1))
     rng.standard_normal((2 * first, 80)).astype("<f2").tofile(features / "mel.f16")
     return folder
 

@@ -29,13 +29,14 @@ from fireside.engine.beside import Beside, Done, batches_of, limited, render
 from fireside.engine.calibration import SHORTEST
 from fireside.engine.decoder import Decoder, Handle
 from fireside.engine.decoders import make_decoder
+from fireside.engine.far import FarRenderer
 from fireside.engine.incoming import Incoming, incoming_text
 from fireside.engine.join import JoinState, join
 from fireside.engine.plan import PiecePlan, make_machine, make_sampler, plan_text, plan_tokens
 from fireside.engine.proofread import Judge, judge_of
 from fireside.engine.record import Piece, Record
 from fireside.engine.render import Hop, OverlapHops, Prompt, Renderer, VocoderStage
-from fireside.engine.scheduler import SLICE, Listener, Scheduler, Turn
+from fireside.engine.scheduler import LONG_SLICE, Listener, Scheduler, Turn
 from fireside.engine.silent import SilentTokenFilter
 from fireside.engine.speaking import Speaking
 from fireside.engine.stages import streaming_renderer, vocoder_stage, whole_renderer
@@ -116,6 +117,7 @@ class Engine:
         self._busy = False
         self._dropped: deque[int] = deque()
         self._beside = Beside()
+        self._apart = False
 
     @cached_property
     def frontend(self) -> AnyFrontend:
@@ -138,6 +140,8 @@ class Engine:
 
     @cached_property
     def _streaming(self) -> Renderer[Any, Any]:
+        if self._apart:
+            return FarRenderer(self.model, self._flow_storage, self._exact_vocoder)
         return streaming_renderer(self.model, self._vocoder, self._flow_storage, self._compile)
 
     @cached_property
@@ -171,6 +175,17 @@ class Engine:
             self._rows = rows
             self.__dict__.pop("_decoder", None)
 
+    def part(self) -> bool:
+        """Have streamed requests rendered in a process of their own from now on, where that pays: where a small LM on a
+        CPU would share Python's lock with what is rendered. Nothing may be spoken meanwhile; whether it does.
+        """
+        with self._lock:
+            if self._speaking:
+                raise UsageError("Rendering can be moved only while nothing is being spoken.")
+            self._apart = self._decoder.small and not self._compile and not self.model.config.flow.full_mask_offline
+            self.__dict__.pop("_streaming", None)
+            return self._apart
+
     @property
     def device(self) -> torch.device:
         """What it computes on."""
@@ -183,7 +198,7 @@ class Engine:
         tokens = seconds * config.token_rate
         lm = self._decoder.position_bytes * min(self._max_len, int(tokens * (1 + _TEXT_PER_TOKEN)))
         ratio = 0 if isinstance(config.flow, RegulatedFlowConfig) else config.flow.token_mel_ratio
-        return lm + int(self._streaming.flow.bytes_per_frame * tokens * ratio)
+        return lm + int(self._streaming.bytes_per_frame * tokens * ratio)
 
     @property
     def nbytes(self) -> int:
@@ -478,13 +493,14 @@ class Engine:
             return False
         index, plan = state.plans[0]
         request, config = state.request, self.model.config.lm
+        prompt = self._prompt(request)
         renderer = self._renderer(request)
         piece = Piece(
             plan,
             tokens=list(plan.tokens),
             complete=given,
             renderer=renderer,
-            state=renderer.start(self._prompt(request), request.speed, request.hops),
+            state=renderer.start(prompt, request.speed, request.hops),
         )
         if not given:
             if config.max_silent_run:
@@ -513,6 +529,11 @@ class Engine:
     def _prompt(self, request: SpeechRequest) -> Prompt[Any]:
         """What the voice's prompt leaves behind, computed once for each voice."""
         renderer = self._renderer(request)
+        if renderer.lost:
+            with self._prompting:
+                if self._streaming is renderer:
+                    del self._streaming
+                renderer = self._renderer(request)
         key = (renderer, request.voice.fingerprint)
         prompt = self._prompts.get(key)
         if prompt is None:
@@ -536,7 +557,7 @@ class Engine:
             return False, False
         fresh = {handle for handle in chosen if handle.length == 0}
         started = time.perf_counter()
-        with limited(1) if self._beside.busy else nullcontext():
+        with limited(1) if self._apart or self._beside.busy else nullcontext():
             decoded = self._decoder.step(chosen)
         elapsed = time.perf_counter() - started
         self.work.steps += bool(decoded)
@@ -573,16 +594,18 @@ class Engine:
         taken = self._take(beside.take(), step_started) if beside.done or not crowd else False
         turns, slice = self._due()
         here, there = not (crowd and decoding), crowd and not beside.busy
-        first = [turn for turn in turns if turn.listener.awaits] if crowd and slice == SLICE else []
+        first = [turn for turn in turns if turn.listener.awaits] if crowd and slice < LONG_SLICE else []
         if first:
             turns = first
             awaiting = sum(state.listener.awaits for state in self._requests.values())
             here = len(first) > 1 or len(first) == awaiting or not there
+        if self._apart:  # one call at a time there
+            here, there = here and not beside.busy, there and not here
         shares: list[list[tuple[Record, Hop]]] = []
         if here or there:
             shares = self._scheduler.rendering(turns, awaited, slice, time.perf_counter(), here + there)
         if shares and there and (len(shares) == 2 or not here):
-            beside.give(batches_of(shares.pop(0)), threads // 2)
+            beside.give(batches_of(shares.pop(0)), threads // 2 if here else threads - 1)
             taken = True
         if shares:
             self._take(render(batches_of(shares[0]), threads // 2 if beside.busy else threads), step_started)
@@ -603,7 +626,8 @@ class Engine:
             and state.pieces[0].wants(state.hop, 1, state.listener.began is None) is not None
         ]
         alone = len(self._requests) == 1
-        slice = scheduler.slice([state.listener for state in waiting])
+        awaited = any(state.listener.awaits for state in self._requests.values())
+        slice = scheduler.slice([state.listener for state in waiting], awaited, now)
         turns = []
         for state in waiting:
             for chunks in scheduler.chunks(state.listener, state.hop, alone, slice, now):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from fireside.engine.judge import PhoneJudge
 from fireside.errors import ConfigError
 from fireside.models.config import LMConfig
 from fireside.models.speech_tokenizer import SpeechTokenizer
@@ -41,7 +42,7 @@ def judge_of(model: ModelFolder) -> Judge | None:
     tokenizer = model.tokenizer
     if not isinstance(tokenizer, SpeechTokenizer):
         raise ConfigError("lm.proofread: this model's speech tokenizer knows no phones; set tries to 1.")
-    return tokenizer.nats
+    return PhoneJudge(tokenizer) if model.device.type == "cpu" else tokenizer.nats
 
 
 class ProofreadMachine:
@@ -112,23 +113,24 @@ class ProofreadMachine:
         return tuple(best)
 
     def _nats(self, phones: Sequence[int], limit: float) -> float:
-        """The nats that the block that has been said, of so many phones, adds to those of the block before it.
+        """The nats of the block that has been said, of so many phones: on its own, or what it adds to those of the block
+        before it, whichever is less.
 
-        Sounds reach over the edge of a block, so it is heard together with the one before. Where both together stay
-        below the limit, that is answer enough; where they do not, it may be clear enough without what came before.
+        Sounds reach over the edge of a block, so it is heard together with the one before, too. What stays below the
+        limit, in whichever way, is answer enough.
         """
         index = self._inner.index
         before = [phone for phone in self._inner.blocks[index - 1] if is_spoken(phone)] if index else []
         previous = self._said[index - 1] if index else []
         context = [token for speech in self._said[: max(0, index - 1)] for token in speech][-CONTEXT:]
+        # In the midst of another language sounds are taken for that one's: then a block is clearer on its own.
+        alone = self._judge((), self._speech, phones)
+        if alone <= limit or not (context or previous):
+            return alone
         nats = self._judge(context, [*previous, *self._speech], [*before, *phones])
-        if nats <= limit:
-            return nats
-        if self._known is None:
-            self._known = self._judge(context, previous, before)
-        if self._known < float("inf"):
-            nats -= self._known
-        # In the midst of another language sounds are taken for that one's: then it is clearer on its own.
-        if nats <= limit or not (context or previous):
-            return nats
-        return min(nats, self._judge((), self._speech, phones))
+        if nats > limit:
+            if self._known is None:
+                self._known = self._judge(context, previous, before)
+            if self._known < float("inf"):
+                nats -= self._known
+        return min(nats, alone)

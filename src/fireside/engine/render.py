@@ -252,6 +252,16 @@ class Renderer(Generic[F, V]):
         self.vocoder = vocoder
         self.schedule = schedule
 
+    @property
+    def bytes_per_frame(self) -> int:
+        """What a mel frame adds to a request's state, in bytes; 0 where it does not grow."""
+        return self.flow.bytes_per_frame
+
+    @property
+    def lost(self) -> bool:
+        """Whether it can render no more, nor can what it began."""
+        return False
+
     def prompt(self, voice: Voice) -> Prompt[F]:
         """Hear a voice's prompt; once for each voice, `start` gives every request a continuation of its own."""
         tokens, mel = self.heard(voice)
@@ -292,17 +302,20 @@ class Renderer(Generic[F, V]):
 
         hops: in place of the schedule's own, where it counts in chunks. seed: of the vocoder's noise, None for none.
         """
-        schedule = self.schedule
-        if hops and isinstance(schedule, ChunkHops):
-            schedule = replace(schedule, hops=hops)
         return RenderState(
             prompt.flow.fork(),
             self.vocoder.start(seed),
             SpeedState(speed),
-            schedule,
+            self.cut(hops),
             prompt.tokens,
             prompt.calibration,
         )
+
+    def cut(self, hops: tuple[int, ...] | None) -> Schedule:
+        """The schedule of a request, with hops of its own where it has some."""
+        if hops and isinstance(self.schedule, ChunkHops):
+            return replace(self.schedule, hops=hops)
+        return self.schedule
 
     def wants(self, state: RenderState[F, V], waiting: int, complete: bool, hop: int, chunks: int = 1) -> Hop | None:
         """The request's next hop, or None; arguments as in Schedule.wants."""

@@ -24,11 +24,15 @@ PATIENCE = 1.0
 """Seconds for which a request whose listener wants all of it at once lets others go first."""
 
 SLICE = 0.12
-"""Seconds that rendering may take at a time, since who comes meanwhile has to wait."""
+"""Seconds that rendering may take at a time while somebody waits for a first sound."""
+
+CALM_SLICE = 0.25
+"""The same at most while nobody does and nobody is about to run dry: large pieces of work cost less, but who comes
+meanwhile has to wait."""
 
 LONG_SLICE = 0.4
 """The same when more is due than can be rendered before somebody runs dry, or nobody plays what comes: then only more
-work done in the same time helps, and large pieces of work cost less."""
+work done in the same time helps."""
 
 LEAST_PRESSED = 2
 """Chunks of the shortest hop, but for the first, while rendering takes a LONG_SLICE at a time."""
@@ -132,21 +136,24 @@ class Scheduler:
         self._tokens = _MEMORY * self._tokens + tokens
         self._seconds = _MEMORY * self._seconds + seconds
 
-    def slice(self, due: Sequence[Listener]) -> float:
-        """How long rendering may take at a time, in seconds: a SLICE or a LONG_SLICE.
+    def slice(self, due: Sequence[Listener], awaited: bool, now: float) -> float:
+        """How long rendering may take at a time, in seconds: from a SLICE to a CALM_SLICE, or a LONG_SLICE.
 
-        due: of the requests that have the speech tokens of a chunk. If a chunk for each of them takes longer to render
-        than to play, somebody runs dry whoever goes first.
+        due: of the requests that have the speech tokens of a chunk; awaited: somebody waits for a first sound. If a
+        chunk for each of them takes longer to render than to play, somebody runs dry whoever goes first.
         """
         cost = len(due) * self._chunk_tokens * self._per_token
-        pressed = cost > self._chunk_seconds or not any(listener.eager for listener in due)
-        return LONG_SLICE if pressed else SLICE
+        leads = [listener.lead(now) for listener in due if listener.eager]
+        if not leads or cost > self._chunk_seconds:
+            return LONG_SLICE
+        return SLICE if awaited else min(max(min(leads) - 0.1, SLICE), CALM_SLICE)
 
     def chunks(self, listener: Listener, hop: int, alone: bool, slice: float, now: float) -> Sequence[int]:
         """How many chunks a request should render as its hop of that number; what is best comes first.
 
-        Alone, as many as GROWTH has. Among others no more than fit into a slice, and no more than its listener has to
-        hear meanwhile, so that at up to real time they do not run dry; in a LONG_SLICE, as many as are there.
+        Alone, as many as GROWTH has. Among others no more than fit into a slice; in one that is just a SLICE, no more
+        than its listener has to hear meanwhile, so that at up to real time they do not run dry; in a LONG_SLICE, not
+        too few.
         """
         if alone:
             return (GROWTH[min(hop, len(GROWTH) - 1)],)
@@ -156,7 +163,8 @@ class Scheduler:
         if not listener.eager:
             return (most,)
         if slice > SLICE and listener.began is not None:
-            return range(most, min(most, LEAST_PRESSED) - 1, -1)
+            least = min(most, LEAST_PRESSED) if slice == LONG_SLICE else 1
+            return range(most, least - 1, -1)
         return (min(most, max(1, int(listener.lead(now) / self._chunk_seconds))),)
 
     def decoding(self, turns: Sequence[Turn[T]], now: float, together: int = 1) -> list[T]:

@@ -104,7 +104,8 @@ class Statistics:
 class Service:
     """Streams for many readers over one engine, which nothing else steps meanwhile.
 
-    results: a cache of whole results; threads: that the engine computes with, torch's number when not given. Whatever
+    results: a cache of whole results; apart: rendering may be done in a process of its own, see
+    Engine.part; threads: that the engine computes with, torch's number when not given. Whatever
     else is computed here has one: OpenMP (GNU's) keeps a team of threads for each thread that ever had several, and
     when there are more of them than cores none of them spins any more, which makes every step take nearly twice as
     long. So a process that has a service had better not compute with several threads anywhere else.
@@ -119,8 +120,10 @@ class Service:
         *,
         results: Results | None = None,
         threads: int | None = None,
+        apart: bool = False,
     ) -> None:
         self.engine = engine
+        self._apart = apart
         self._threads = torch.get_num_threads() if threads is None else threads
         self.limits = limits or Limits()
         self._results = results
@@ -160,6 +163,8 @@ class Service:
         """
         limits, engine = self.limits, self.engine
         engine.reserve(limits.max_streams or MOST_STREAMS)
+        if self._apart and self._threads > 1:
+            await self.run(engine.part)
         self._worker.start()
         unread = int(limits.unread_seconds * engine.model.config.vocoder.sample_rate) * 4
         self._stream_bytes = unread + await self.run(lambda: engine.request_bytes)

@@ -174,22 +174,34 @@ class Flow(nn.Module, Generic[Network]):
         """The solver's space to natural-log mel."""
         return mel * self.config.mel_std + self.config.mel_mean
 
-    def matching_loss(
-        self, mu: Tensor, mask: Tensor, batch: FlowBatch, draws: FlowDraws, chunked: bool
-    ) -> dict[str, Tensor]:
-        """Mean squared error of the velocity over `batch.loss_mask`.
-
-        mu [batch, n_mels, frames]; mask: float [batch, 1, frames], 0 where a row is padded. Returns `loss` (a
-        scalar), and for inspection `mu` and `mask`.
-        """
+    def on_path(self, batch: FlowBatch, draws: FlowDraws) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the draws are on their way from noise to mel, the velocity there, and the prompt, each
+        [batch, n_mels, frames]."""
         clean = self.normalise(batch.mel)
         in_prefix = torch.arange(clean.shape[2], device=clean.device) < batch.prefix[:, None]
         prompt = clean if batch.prompt_mel is None else self.normalise(batch.prompt_mel)
-        cond = prompt * in_prefix[:, None]
         spread = 1 - self.config.sigma_min
         t = draws.t[:, None, None]
         noisy = (1 - spread * t) * draws.noise + t * clean
-        velocity = clean - spread * draws.noise
+        return noisy, clean - spread * draws.noise, prompt * in_prefix[:, None]
+
+    def matching_loss(
+        self,
+        mu: Tensor,
+        mask: Tensor,
+        batch: FlowBatch,
+        draws: FlowDraws,
+        chunked: bool,
+        velocity: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Mean squared error of the velocity over `batch.loss_mask`.
+
+        mu [batch, n_mels, frames]; mask: float [batch, 1, frames], 0 where a row is padded; velocity: of the mel's
+        shape, to be learnt in place of that of the straight path. Returns `loss` (a scalar), and for inspection `mu`
+        and `mask`.
+        """
+        noisy, straight, cond = self.on_path(batch, draws)
+        velocity = straight if velocity is None else velocity
         keep = draws.keep.to(mu.dtype)[:, None]
         estimate = self.estimator(
             noisy,
@@ -254,11 +266,31 @@ class ChunkedFlow(Flow[Network]):
         are only looked at, and yield no frames. chunked: apply the chunk mask, where the encoder has attention.
         """
 
-    def loss(self, batch: FlowBatch, draws: FlowDraws) -> dict[str, Tensor]:
-        """See matching_loss."""
+    def _encoded(self, batch: FlowBatch, draws: FlowDraws) -> tuple[Tensor, Tensor]:
+        """mu [batch, n_mels, frames] of a batch, and the mask [batch, 1, frames] of its frames."""
         mu = self.encode(batch.tokens, batch.token_mask, chunked=draws.chunked).float()
-        mask = batch.token_mask.repeat_interleave(self.config.token_mel_ratio, dim=1)[:, None].to(mu.dtype)
-        return self.matching_loss(mu, mask, batch, draws, draws.chunked)
+        return mu, batch.token_mask.repeat_interleave(self.config.token_mel_ratio, dim=1)[:, None].to(mu.dtype)
+
+    def loss(self, batch: FlowBatch, draws: FlowDraws, velocity: Tensor | None = None) -> dict[str, Tensor]:
+        """See matching_loss."""
+        mu, mask = self._encoded(batch, draws)
+        return self.matching_loss(mu, mask, batch, draws, draws.chunked, velocity)
+
+    @torch.no_grad()
+    def guided(self, batch: FlowBatch, draws: FlowDraws) -> Tensor:
+        """The velocity [batch, n_mels, frames] that the solver would follow from where the draws are, guidance and all;
+        no conditions are dropped."""
+        mu, mask = self._encoded(batch, draws)
+        noisy, _, cond = self.on_path(batch, draws)
+        rate = self.config.cfg_rate
+        given = (mu, self.speaker(batch.embedding).float(), cond)
+        both = [torch.cat([part, torch.zeros_like(part)]) for part in given]
+        whole = None if bool(mask.all()) else mask.repeat(2, 1, 1)
+        velocity = self.estimator(
+            noisy.repeat(2, 1, 1), whole, both[0], draws.t.repeat(2), both[1], both[2], draws.chunked
+        )
+        with_conditions, without = velocity.float().chunk(2)
+        return (1 + rate) * with_conditions - rate * without
 
     @torch.inference_mode()
     def inference(

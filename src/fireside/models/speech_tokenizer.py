@@ -52,7 +52,8 @@ class FSQ(nn.Module):
         return ((ids[..., None] // self.base) % levels - self.reach) / self.reach
 
 
-def _rotary(length: int, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def rotary(length: int, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [length, channels // 2] of positions."""
     angles = torch.arange(length, device=device)[:, None] * torch.pow(
         10000.0, -torch.arange(0, channels, 2, device=device) / channels
     )
@@ -133,9 +134,9 @@ class SpeechTokenizer(nn.Module):
         # A padded query sees what is near it, so that no row of the softmax is empty.
         seen = near & (valid[:, None, :] | ~valid[:, :, None])
         visible = torch.zeros(seen.shape, device=x.device).masked_fill(~seen, float("-inf"))[:, None]
-        rotary = _rotary(x.shape[1], x.shape[2] // self.config.heads, x.device)
+        turns = rotary(x.shape[1], x.shape[2] // self.config.heads, x.device)
         for block in blocks:
-            x = block(x, rotary, visible, valid[:, :, None].to(x.dtype))
+            x = block(x, turns, visible, valid[:, :, None].to(x.dtype))
         return x
 
     def hidden(self, log_mel: Tensor, lengths: Tensor) -> Tensor:

@@ -184,7 +184,7 @@ def make_service(config: ServeConfig, tts: Fireside, results: Results | None, th
         request_seconds=config.request_seconds,
         stall_seconds=config.idle_timeout,
     )
-    return Service(tts.engine, limits, results=results, threads=threads)
+    return Service(tts.engine, limits, results=results, threads=threads, apart=True)
 
 
 def warm_up(tts: Fireside) -> SpeechRequest | None:

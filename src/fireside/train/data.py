@@ -36,10 +36,11 @@ KINDS: dict[str, tuple[str, str, int, int]] = {
     "f0": ("f0.f32", "<f4", 1, 2),
     "teacher": ("campplus.f32", "<f4", 192, 0),
     "embedding": ("speaker.f32", "<f4", 192, 0),
+    "halves": ("speaker_halves.f32", "<f4", 2 * 192, 0),
     "tokens": ("speech_tokens.i16", "<i2", 1, 1),
     "phones": ("phone_labels.i16", "<i2", 1, 1),
 }
-LATER = ("tokens", "phones", "embedding")  # written by the stages of the tokenizer and the speaker encoder
+LATER = ("tokens", "phones", "embedding", "halves")  # written by the stages of the tokenizer and the speaker encoder
 
 Row = dict[str, Any]
 
@@ -49,7 +50,8 @@ class FeatureStore:
 
     wav: float32 [samples] at 24 kHz; mel: float32 [frames, 80] at 50 Hz, natural log; logmel: float32
     [frames, 128] at 100 Hz; f0: float32 [frames] in Hz at 50 Hz, 0 where unvoiced; teacher and embedding:
-    float32 [192], unit length, CAM++'s and our speaker encoder's; tokens: int64 [tokens] at 25 Hz; phones:
+    float32 [192], unit length, CAM++'s and our speaker encoder's; halves: [2, 192], ours of an utterance's first and
+    second half; tokens: int64 [tokens] at 25 Hz; phones:
     int64 [tokens], the sound of each token, 0 in pauses, -1 without text.
     """
 
@@ -99,6 +101,10 @@ class FeatureStore:
         """CAM++'s embedding."""
         return np.array(self._map("teacher")[row["number"]])
 
+    def halves(self, row: Row) -> np.ndarray:
+        """Our speaker encoder's embeddings of the first and the second half."""
+        return np.array(self._map("halves")[row["number"]]).reshape(2, -1)
+
     def tokens(self, row: Row) -> np.ndarray:
         """Speech tokens."""
         return self._slice("tokens", row).astype(np.int64)
@@ -117,11 +123,13 @@ class FeatureStore:
             raise AudioError(f"the {kind} do not have the lengths of the index; prepare the features again.")
         flat.tofile(self.folder / KINDS[kind][0])
 
-    def write_embeddings(self, embeddings: np.ndarray) -> None:
-        """Write the speaker encoder's embeddings of all rows, [rows, 192], in the order of `rows`."""
-        if embeddings.shape != (len(self.rows), KINDS["embedding"][2]):
-            raise AudioError(f"{len(self.rows)} embeddings are needed, not {embeddings.shape}.")
-        embeddings.astype("<f4").tofile(self.folder / KINDS["embedding"][0])
+    def write_embeddings(self, embeddings: np.ndarray, halves: np.ndarray) -> None:
+        """Write the speaker encoder's embeddings of all rows, [rows, 192], and of their halves, [rows, 2, 192], in the
+        order of `rows`."""
+        for kind, values in (("embedding", embeddings), ("halves", halves.reshape(len(halves), -1))):
+            if values.shape != (len(self.rows), KINDS[kind][2]):
+                raise AudioError(f"{len(self.rows)} embeddings are needed, not {values.shape}.")
+            values.astype("<f4").tofile(self.folder / KINDS[kind][0])
 
 
 def f0_track(audio: np.ndarray, frames: int) -> np.ndarray:

@@ -38,7 +38,8 @@ class CropConfig(Config):
     the prompt of a full-band row lacks what a 16 kHz recording lacks; blind_share: how often a row whose prompt
     has at least `blind_prompt` tokens gets no speaker embedding (zeros), so that the voice must be taken from the
     prompt: a person with one utterance has an embedding that tells all about the row itself, as no new person's
-    does; loss_on_prefix: whether the prompt's own frames count (as in the original).
+    does; half_share: how often such a person's row gets the embedding of that half of the utterance which has less of
+    what is to be generated, where that half has at least `least_half` tokens; loss_on_prefix: whether the prompt's own frames count (as in the original).
     """
 
     lengths: tuple[int, ...] = (60, 120, 180, 300)
@@ -53,6 +54,8 @@ class CropConfig(Config):
     narrow_share: float = 0.15
     blind_share: float = 0.0
     blind_prompt: int = 25
+    half_share: float = 0.0
+    least_half: int = 75
     loss_on_prefix: bool = False
 
 
@@ -60,13 +63,15 @@ class CropConfig(Config):
 class Crop:
     """A row's pieces (row, first token, tokens) in order, its prompt's and its own length in tokens.
 
-    embedding_of: whose speaker embedding it gets; None for none.
+    embedding_of: whose speaker embedding it gets; None for none. half: of which half (0 or 1) of that utterance, None
+    for all of it.
     """
 
     pieces: tuple[tuple[Row, int, int], ...]
     prefix: int
     length: int
     embedding_of: Row | None
+    half: int | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,18 @@ class CropSampler:
         if joinable and row["tokens"] < length and prefix and joint <= config.prefix_max * length:
             prefix = joint  # a whole utterance after a prompt that ends one: what synthesis mostly meets
         blind = prefix >= config.blind_prompt and rng.random() < config.blind_share
-        return Crop(tuple(pieces), prefix, length, None if blind else embedding_of)
+        half = None
+        if not joinable and row["tokens"] >= 2 * config.least_half and rng.random() < config.half_share:
+            half = self._other_half(pieces, prefix)
+        return Crop(tuple(pieces), prefix, length, None if blind else embedding_of, half)
+
+    @staticmethod
+    def _other_half(pieces: list[tuple[Row, int, int]], prefix: int) -> int:
+        """The half of an utterance that has less of what follows the prompt."""
+        row, start, count = pieces[-1]
+        if len(pieces) == 1:
+            start, count = start + prefix, count - prefix
+        return int(2 * start + count < row["tokens"])
 
     def _pieces(self, row: Row, others: list[Row], length: int, prefix: int) -> list[tuple[Row, int, int]]:
         """Choose what fills `length` tokens: one stretch, two with a jump, or whole utterances."""
@@ -214,17 +230,19 @@ class CropSampler:
             tokens=tokens,
             token_mask=token_mask,
             mel=mel.transpose(1, 2),
-            embedding=torch.stack([self._embedding(crop.embedding_of) for crop in crops]),
+            embedding=torch.stack([self._embedding(crop) for crop in crops]),
             prefix=prefix,
             loss_mask=loss_mask,
             prompt_mel=self._narrowed(heard).transpose(1, 2),
         )
 
-    def _embedding(self, row: Row | None) -> Tensor:
-        """Speaker embedding [192] of a row, made less sure; zeros, which the flow leaves as they are, for None."""
+    def _embedding(self, crop: Crop) -> Tensor:
+        """Speaker embedding [192] of a crop, made less sure; zeros, which the flow leaves as they are, for none."""
+        row = crop.embedding_of
         if row is None:
             return torch.zeros(KINDS["embedding"][2])
-        embedding = torch.from_numpy(self.store.embedding(row))
+        known = self.store.embedding(row) if crop.half is None else self.store.halves(row)[crop.half]
+        embedding = torch.from_numpy(known)
         noise = torch.randn(embedding.shape, generator=self.generator) / len(embedding) ** 0.5
         return embedding + self.config.embedding_noise * noise
 
