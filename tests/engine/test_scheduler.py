@@ -8,12 +8,16 @@ import pytest
 
 from fireside.engine.scheduler import (
     AHEAD,
+    CALM_SLICE,
+    FEW,
+    FIRST,
     GROWTH,
     LONG_SLICE,
     MARGIN,
     NEAR,
     PATIENCE,
     SLICE,
+    SPARE,
     Listener,
     Scheduler,
     Turn,
@@ -139,7 +143,7 @@ def test_who_is_far_ahead_rests_while_others_are_short() -> None:
     assert scheduler().decoding([], NOW) == []
     assert scheduler().decoding([rendered, ahead, short], NOW, together=2) == ["short", "ahead"], "there is room"
     assert scheduler().decoding([rendered, ahead, short], NOW, together=4) == ["short", "ahead", "rendered"]
-    first, ready, near = Turn("first", awaiting()), Turn("ready", awaiting(), in_hand=NEAR), row("near", NEAR / 2)
+    first, ready, near = Turn("first", awaiting()), Turn("ready", awaiting(), in_hand=FIRST), row("near", NEAR / 2)
     some = [ahead, row("two", 2 * NEAR), near, ready, first]
     assert scheduler().decoding(some, NOW, together=4) == ["first", "near"], "a first sound waits for few"
     assert scheduler().decoding([ready, row("two", 2 * NEAR)], NOW) == ["ready", "two"], "its speech is there"
@@ -147,33 +151,61 @@ def test_who_is_far_ahead_rests_while_others_are_short() -> None:
 
 def test_hops_grow_with_what_the_listener_has_to_hear() -> None:
     made = scheduler()
-    assert made.chunks(awaiting(), 0, False, SLICE, NOW) == (1,)
-    assert made.chunks(playing(-1.0), 9, False, SLICE, NOW) == (1,)
-    assert made.chunks(playing(2.1 * CHUNK), 1, False, SLICE, NOW) == (2,)
-    assert made.chunks(playing(60.0), 1, False, SLICE, NOW) == (GROWTH[-1],)
-    patient = made.chunks(awaiting(eager=False), 0, False, SLICE, NOW)
+    assert made.chunks(awaiting(), 0, 2, SLICE, NOW) == (1,)
+    assert made.chunks(playing(-1.0), 9, 2, SLICE, NOW) == (1,)
+    assert made.chunks(playing(2.1 * CHUNK), 1, 2, SLICE, NOW) == (2,)
+    assert made.chunks(playing(60.0), 1, 2, SLICE, NOW) == (GROWTH[-1],)
+    patient = made.chunks(awaiting(eager=False), 0, 2, SLICE, NOW)
     assert patient == (GROWTH[-1],), "who waits for all gets large ones at once"
 
 
 def test_a_hop_among_others_keeps_to_the_slice() -> None:
-    assert scheduler(per_token=SLICE / 30).chunks(playing(60.0), 9, False, SLICE, NOW) == (2,)
-    assert scheduler(per_token=1.0).chunks(playing(60.0), 9, False, SLICE, NOW) == (1,)
+    assert scheduler(per_token=SLICE / 30).chunks(playing(60.0), 9, 2, SLICE, NOW) == (2,)
+    assert scheduler(per_token=1.0).chunks(playing(60.0), 9, 2, SLICE, NOW) == (1,)
 
 
 def test_when_more_is_due_than_can_be_rendered_in_time_hops_are_long() -> None:
     made = scheduler(per_token=CHUNK / 15 / 10)  # while a chunk plays, ten can be rendered
     dry = playing(-1.0)
-    assert made.slice([dry] * 5 + [awaiting()] * 4) == SLICE
-    assert made.slice([dry] * 5 + [awaiting()] * 6) == LONG_SLICE
-    assert made.slice([awaiting(eager=False)] * 2) == LONG_SLICE, "nobody plays what comes"
-    assert list(made.chunks(dry, 3, False, LONG_SLICE, NOW)) == [4, 3, 2], "as many as are there"
-    assert list(made.chunks(awaiting(), 0, False, LONG_SLICE, NOW)) == [1], "a first sound does not wait for more"
-    assert list(scheduler(per_token=1.0).chunks(dry, 3, False, LONG_SLICE, NOW)) == [1]
+    assert made.slice([dry] * 5 + [awaiting()] * 4, True, NOW) == SLICE
+    assert made.slice([dry] * 5 + [awaiting()] * 6, True, NOW) == LONG_SLICE
+    assert made.slice([awaiting(eager=False)] * 2, False, NOW) == LONG_SLICE, "nobody plays what comes"
+    assert list(made.chunks(dry, 3, 9, LONG_SLICE, NOW)) == [4, 3, 2], "as many as are there"
+    assert list(made.chunks(awaiting(), 0, FEW, LONG_SLICE, NOW)) == [1], "a first sound does not wait for more"
+    assert list(scheduler(per_token=1.0).chunks(dry, 3, 9, LONG_SLICE, NOW)) == [1]
     rows = [replace(turn, tokens=45) for turn in turns(a=dry, b=dry, c=dry)]
     assert made.rendering(rows, False, LONG_SLICE, NOW) == [["a", "b"]]
 
 
+def test_while_nobody_is_in_a_hurry_hops_are_longer_but_nobody_runs_dry_meanwhile() -> None:
+    made = scheduler(per_token=CHUNK / 15 / 20)
+    assert made.slice([playing(3.0), playing(5.0)], False, NOW) == CALM_SLICE
+    assert made.slice([playing(3.0), playing(5.0)], True, NOW) == SLICE, "somebody waits for a first sound"
+    assert made.slice([playing(3.0), playing(0.1)], False, NOW) == SLICE, "somebody is about to run dry"
+    between = made.slice([playing(3.0), playing((SLICE + CALM_SLICE) / 2 + SPARE)], False, NOW)
+    assert between == pytest.approx((SLICE + CALM_SLICE) / 2)
+    assert list(made.chunks(playing(0.3), 3, 9, CALM_SLICE, NOW)) == [4, 3, 2, 1], "as many as are there"
+    assert list(scheduler(per_token=CALM_SLICE / 30).chunks(playing(0.3), 3, 9, CALM_SLICE, NOW)) == [2, 1]
+
+
+def test_the_more_there_are_the_longer_is_a_first_sound() -> None:
+    made = scheduler()
+    assert made.chunks(awaiting(), 0, FEW, SLICE, NOW) == (1,)
+    assert made.chunks(awaiting(), 0, FEW + 1, SLICE, NOW) == (2,)
+    some = [Turn("begun", awaiting(), in_hand=FIRST), Turn("new", awaiting())]
+    assert made.decoding(some, NOW, crowd=FEW) == ["new"]
+    assert sorted(made.decoding(some, NOW, crowd=FEW + 1)) == ["begun", "new"]
+
+
+def test_first_sounds_come_one_after_another_where_that_is_sooner() -> None:
+    late, early = Turn("late", awaiting(NOW - 1)), Turn("early", awaiting(NOW - 2))
+    comfortable, dry = Turn("comfortable", playing(2 * NEAR)), Turn("dry", playing(NEAR / 2))
+    some = [late, comfortable, dry, early]
+    assert sorted(scheduler().decoding(some, NOW, soon=True)) == ["dry", "early"]
+    assert sorted(scheduler().decoding(some, NOW)) == ["dry", "early", "late"]
+
+
 def test_no_clock_decides_about_the_hops_of_who_is_alone() -> None:
     for listener in (awaiting(), awaiting(eager=False), playing(-9.0), playing(60.0)):
-        got = [scheduler(per_token=1.0).chunks(listener, hop, True, SLICE, NOW) for hop in range(6)]
+        got = [scheduler(per_token=1.0).chunks(listener, hop, 1, SLICE, NOW) for hop in range(6)]
         assert got == [(1,), (1,), (2,), (4,), (4,), (4,)]

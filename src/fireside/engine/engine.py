@@ -64,6 +64,9 @@ LONGEST_PIECE = 17.0
 LAST_PAUSE = 0.15
 """Seconds of silence at the very end."""
 
+NEARLY = 0.7
+"""Seconds of speech from which on the LM has not much to do for a first sound any more."""
+
 _PATIENCE = 1.0  # seconds of waiting for news before looking again
 _BEGUN_AT_ONCE = 2  # pieces begun in a step: reading one's text in keeps the others waiting
 _TEXT_PER_TOKEN = 0.5  # text ids beside a speech token in an LM's sequence, at most about
@@ -549,10 +552,11 @@ class Engine:
         was one."""
         turns = [
             Turn(handle, state.listener, in_hand=self._in_hand(state))
-            for handle, (state, _) in self._speaking.items()
-            if not state.held
+            for handle, (state, piece) in self._speaking.items()
+            if not (state.held or piece.stuck)
         ]
-        chosen = self._scheduler.decoding(turns, now, self._decoder.rows)
+        soon = self._decoder.small and not self._beside.busy
+        chosen = self._scheduler.decoding(turns, now, self._decoder.rows, soon, len(self._requests))
         if not chosen:
             return False, False
         fresh = {handle for handle in chosen if handle.length == 0}
@@ -597,10 +601,13 @@ class Engine:
         first = [turn for turn in turns if turn.listener.awaits] if crowd and slice < LONG_SLICE else []
         if first:
             turns = first
-            awaiting = sum(state.listener.awaits for state in self._requests.values())
-            here = len(first) > 1 or len(first) == awaiting or not there
+            due = {turn.what[0].id for turn in first}
+            later = [each for each in self._requests.values() if each.listener.awaits and each.id not in due]
+            here = len(first) > 1 or not there or all(self._in_hand(state) > NEARLY for state in later)
         if self._apart:  # one call at a time there
             here, there = here and not beside.busy, there and not here
+        if taken and here:
+            return True  # what was taken goes to its listeners first
         shares: list[list[tuple[Record, Hop]]] = []
         if here or there:
             shares = self._scheduler.rendering(turns, awaited, slice, time.perf_counter(), here + there)
@@ -625,12 +632,12 @@ class Engine:
             and state.id not in self._beside.records
             and state.pieces[0].wants(state.hop, 1, state.listener.began is None) is not None
         ]
-        alone = len(self._requests) == 1
+        crowd = len(self._requests)
         awaited = any(state.listener.awaits for state in self._requests.values())
         slice = scheduler.slice([state.listener for state in waiting], awaited, now)
         turns = []
         for state in waiting:
-            for chunks in scheduler.chunks(state.listener, state.hop, alone, slice, now):
+            for chunks in scheduler.chunks(state.listener, state.hop, crowd, slice, now):
                 hop = state.pieces[0].wants(state.hop, chunks, state.listener.began is None)
                 if hop is not None:
                     turns.append(Turn((state, hop), state.listener, tokens=hop.tokens))

@@ -1,4 +1,4 @@
-"""A renderer whose work is done in another process, so that a small LM and rendering never wait for each other's Python.
+"""A renderer whose work is done in another process, so that a small LM and rendering do not share Python's lock.
 
 Both are made of hundreds of short operations. In two threads of one process, each waits for Python's lock again and
 again; in two processes they do not. What a request's rendering keeps stays in the other process and is known here by a
@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from fireside.voices import Voice
 
 PROGRAM = "fireside.engine.far_process"
+
+_FAREWELL = 2.0  # seconds to end in, when its output has
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ class FarProcess:
         self._answers: dict[int, Future[Any]] = {}
         self._numbers = itertools.count(1)
         self.ended = threading.Event()
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         first = partial(pickle.dump, (type(model), model.path, model.dtype, storage, exact_vocoder))
         for target, arguments in (
             (_send, (self._process.stdin, first, self._calls)),
@@ -141,10 +145,8 @@ def _send(to: IO[bytes], first: partial[None], calls: SimpleQueue[Call | None]) 
     except OSError:
         pass  # the process has ended, as its other pipe tells, too
     finally:
-        try:
+        with suppress(OSError):
             to.close()
-        except OSError:
-            pass
 
 
 def _receive(
@@ -162,8 +164,11 @@ def _receive(
                 waiting.set_result(answer.outcome)
             else:
                 waiting.set_exception(answer.error)
-    process.kill()
-    process.wait()
+    try:
+        process.wait(_FAREWELL)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     ended.set()
     while answers:
         answers.popitem()[1].set_exception(_ended(process))

@@ -86,9 +86,7 @@ class FarStates:
         states = [self._states[number] for number in numbers]
         done = self._renderer.append(states, tokens, finals)
         waves = [portable(wave) if isinstance(wave, Exception) else wave for wave in done.waves]
-        return Progress(
-            Rendered(waves, done.flow_seconds, done.vocoder_seconds), [state.nbytes for state in states]
-        )
+        return Progress(Rendered(waves, done.flow_seconds, done.vocoder_seconds), [state.nbytes for state in states])
 
     def drop(self, number: int) -> None:
         """Free a state."""

@@ -39,7 +39,8 @@ class _Block:
         self._norms = block.norm_attention, block.norm_conv, block.norm_ff
         self._qkv, self._out, self._conv_out = map(_product, (block.qkv, block.out, block.conv_out))
         up, _, down = block.ff
-        assert isinstance(up, nn.Linear) and isinstance(down, nn.Linear)
+        assert isinstance(up, nn.Linear)
+        assert isinstance(down, nn.Linear)
         self._up, self._down = _product(up), _product(down)
         depthwise = block.depthwise
         assert depthwise.bias is not None

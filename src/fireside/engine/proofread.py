@@ -113,8 +113,8 @@ class ProofreadMachine:
         return tuple(best)
 
     def _nats(self, phones: Sequence[int], limit: float) -> float:
-        """The nats of the block that has been said, of so many phones: on its own, or what it adds to those of the block
-        before it, whichever is less.
+        """The nats of the block that has been said, of so many phones: on its own, or what it adds to those of the
+        block before it, whichever is less.
 
         Sounds reach over the edge of a block, so it is heard together with the one before, too. What stays below the
         limit, in whichever way, is answer enough.

@@ -55,7 +55,7 @@ class Piece:
         awaited: it is a first sound, which has more of them where the schedule says so and the LM goes on.
         """
         if awaited and not self.stuck:
-            chunks = max(chunks, self.renderer.schedule.first)
+            chunks += self.renderer.schedule.first - 1
         return self.renderer.wants(self.state, self.waiting, self.complete, hop, chunks)
 
     @property

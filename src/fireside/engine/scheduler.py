@@ -14,8 +14,15 @@ from typing import Generic, TypeVar
 AHEAD = 3.0
 """Seconds of speech in hand, rendered or not, from which on a request rests while others have less."""
 
-NEAR = 1.0
+NEAR = 0.7
 """The same while somebody waits for a first sound, which is sooner there the fewer others the LM moves on."""
+
+FIRST = 1.4
+"""Seconds of speech that a first sound is made of at most: who waits for one and has so much needs the LM no more."""
+
+FEW = 4
+"""Requests at once beyond which a first sound has a chunk more: until it is that listener's turn again, more of the
+others come."""
 
 MARGIN = 0.4
 """Seconds before running dry by which the next audio should be there."""
@@ -23,12 +30,15 @@ MARGIN = 0.4
 PATIENCE = 1.0
 """Seconds for which a request whose listener wants all of it at once lets others go first."""
 
-SLICE = 0.12
+SLICE = 0.18
 """Seconds that rendering may take at a time while somebody waits for a first sound."""
 
 CALM_SLICE = 0.25
 """The same at most while nobody does and nobody is about to run dry: large pieces of work cost less, but who comes
 meanwhile has to wait."""
+
+SPARE = 0.1
+"""Seconds before somebody runs dry by which such a piece of work is done."""
 
 LONG_SLICE = 0.4
 """The same when more is due than can be rendered before somebody runs dry, or nobody plays what comes: then only more
@@ -146,41 +156,57 @@ class Scheduler:
         leads = [listener.lead(now) for listener in due if listener.eager]
         if not leads or cost > self._chunk_seconds:
             return LONG_SLICE
-        return SLICE if awaited else min(max(min(leads) - 0.1, SLICE), CALM_SLICE)
+        return SLICE if awaited else min(max(min(leads) - SPARE, SLICE), CALM_SLICE)
 
-    def chunks(self, listener: Listener, hop: int, alone: bool, slice: float, now: float) -> Sequence[int]:
-        """How many chunks a request should render as its hop of that number; what is best comes first.
+    def chunks(self, listener: Listener, hop: int, crowd: int, slice: float, now: float) -> Sequence[int]:
+        """How many chunks a request should render as its hop of that number, one of so many requests; what is best
+        comes first. For a first sound, what its schedule asks for counts as the first chunk.
 
         Alone, as many as GROWTH has. Among others no more than fit into a slice; in one that is just a SLICE, no more
         than its listener has to hear meanwhile, so that at up to real time they do not run dry; in a LONG_SLICE, not
         too few.
         """
-        if alone:
+        if crowd == 1:
             return (GROWTH[min(hop, len(GROWTH) - 1)],)
         most = GROWTH[-1]
         if self._per_token:
             most = min(most, max(1, int(slice / (self._per_token * self._chunk_tokens))))
         if not listener.eager:
             return (most,)
-        if slice > SLICE and listener.began is not None:
+        if listener.began is None:
+            return (2 if crowd > FEW else 1,)
+        if slice > SLICE:
             least = min(most, LEAST_PRESSED) if slice == LONG_SLICE else 1
             return range(most, least - 1, -1)
         return (min(most, max(1, int(listener.lead(now) / self._chunk_seconds))),)
 
-    def decoding(self, turns: Sequence[Turn[T]], now: float, together: int = 1) -> list[T]:
+    def decoding(
+        self, turns: Sequence[Turn[T]], now: float, together: int = 1, soon: bool = False, crowd: int = 1
+    ) -> list[T]:
         """Who moves on in the LM: those who are short of speech, or everybody when nobody is.
 
         together: so many share a product; where it has room, and nobody's first sound waits for it, others join in.
+        soon: of those who wait for a first sound only the first moves on, where steps take longer the more there are
+        and nothing else could be rendered meanwhile: it is, while the LM is at the next, and who is last waits no
+        longer.
+        crowd: how many requests there are.
         """
 
         def has(turn: Turn[T]) -> float:
             return turn.listener.lead(now) + turn.in_hand
 
         ranked = sorted(turns, key=has)
-        awaited = any(turn.listener.awaits and has(turn) < NEAR for turn in turns)
-        short = sum(has(turn) < (NEAR if awaited else AHEAD) for turn in turns)
-        room = 0 if awaited else -short % together
-        return [turn.what for turn in (ranked[: short + room] if short else ranked)]
+        enough = FIRST + (self._chunk_seconds if crowd > FEW else 0.0)
+        awaiting = [turn for turn in turns if turn.listener.awaits and has(turn) < enough]
+        short = [turn for turn in ranked if has(turn) < (NEAR if awaiting else AHEAD) or turn in awaiting]
+        if awaiting and soon:
+            first = min(awaiting, key=lambda turn: turn.listener.since)
+            short = [turn for turn in short if turn is first or not turn.listener.awaits]
+        if not short:
+            short = ranked
+        elif not awaiting:
+            short = ranked[: len(short) + -len(short) % together]
+        return [turn.what for turn in short]
 
     def rendering(
         self, turns: Iterable[Turn[T]], awaited: bool, slice: float, now: float, workers: int = 1

@@ -39,7 +39,8 @@ class CropConfig(Config):
     has at least `blind_prompt` tokens gets no speaker embedding (zeros), so that the voice must be taken from the
     prompt: a person with one utterance has an embedding that tells all about the row itself, as no new person's
     does; half_share: how often such a person's row gets the embedding of that half of the utterance which has less of
-    what is to be generated, where that half has at least `least_half` tokens; loss_on_prefix: whether the prompt's own frames count (as in the original).
+    what is to be generated, where that half has at least `least_half` tokens; loss_on_prefix: whether the prompt's own
+    frames count (as in the original).
     """
 
     lengths: tuple[int, ...] = (60, 120, 180, 300)
