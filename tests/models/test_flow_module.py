@@ -164,6 +164,19 @@ def test_the_guided_velocity_is_what_the_solver_follows():
     torch.testing.assert_close(flow.denormalise(draws.noise + velocity)[:, :, 4:], mel, atol=1e-5, rtol=1e-5)
 
 
+def test_guidance_towards_the_speaker_goes_away_from_anybody():
+    """Twice as far at twice the rate, and nowhere where the speaker makes no difference."""
+    flow = small_flow()
+    batch = batch_of(flow)
+    draws = draws_of(batch)
+    plain, once, twice = (flow.guided(batch, draws, rate) for rate in (0.0, 0.5, 1.0))
+    assert not torch.allclose(once, plain, atol=1e-4)
+    torch.testing.assert_close(twice - plain, 2 * (once - plain), atol=1e-5, rtol=1e-4)
+    anybody = replace(batch, embedding=torch.zeros_like(batch.embedding))
+    torch.nn.init.zeros_(flow.spk_embed_affine_layer.bias)
+    torch.testing.assert_close(flow.guided(anybody, draws, 0.5), flow.guided(anybody, draws), atol=1e-6, rtol=1e-5)
+
+
 def test_a_velocity_that_is_given_is_learnt_in_place_of_the_paths():
     flow = small_flow()
     batch = batch_of(flow)

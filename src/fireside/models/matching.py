@@ -277,20 +277,26 @@ class ChunkedFlow(Flow[Network]):
         return self.matching_loss(mu, mask, batch, draws, draws.chunked, velocity)
 
     @torch.no_grad()
-    def guided(self, batch: FlowBatch, draws: FlowDraws) -> Tensor:
+    def guided(self, batch: FlowBatch, draws: FlowDraws, speaker_rate: float = 0.0) -> Tensor:
         """The velocity [batch, n_mels, frames] that the solver would follow from where the draws are, guidance and all;
-        no conditions are dropped."""
+        no conditions are dropped.
+
+        speaker_rate: that much further from what it would be without the speaker alone.
+        """
         mu, mask = self._encoded(batch, draws)
         noisy, _, cond = self.on_path(batch, draws)
-        rate = self.config.cfg_rate
-        given = (mu, self.speaker(batch.embedding).float(), cond)
-        both = [torch.cat([part, torch.zeros_like(part)]) for part in given]
-        whole = None if bool(mask.all()) else mask.repeat(2, 1, 1)
+        speaker, rate = self.speaker(batch.embedding).float(), self.config.cfg_rate
+        rows = [(mu, speaker, cond), (torch.zeros_like(mu), torch.zeros_like(speaker), torch.zeros_like(cond))]
+        if speaker_rate:
+            rows.append((mu, torch.zeros_like(speaker), cond))
+        mus, speakers, conds = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        whole = None if bool(mask.all()) else mask.repeat(len(rows), 1, 1)
         velocity = self.estimator(
-            noisy.repeat(2, 1, 1), whole, both[0], draws.t.repeat(2), both[1], both[2], draws.chunked
+            noisy.repeat(len(rows), 1, 1), whole, mus, draws.t.repeat(len(rows)), speakers, conds, draws.chunked
         )
-        with_conditions, without = velocity.float().chunk(2)
-        return (1 + rate) * with_conditions - rate * without
+        full, free, *anybody = velocity.float().chunk(len(rows))
+        guided = (1 + rate) * full - rate * free
+        return guided + speaker_rate * (full - anybody[0]) if anybody else guided
 
     @torch.inference_mode()
     def inference(

@@ -48,6 +48,7 @@ class FlowTrainConfig(Config):
     """Everything a run can change; chunked_share: share of batches under the chunk mask.
 
     solver_share: with a teacher, share of rows at the flow times at which the solver evaluates; others are anywhere.
+    speaker_rate: its guidance towards the speaker embedding, beside that of its configuration.
     """
 
     flow: FlowConfig = HEARTH
@@ -55,6 +56,7 @@ class FlowTrainConfig(Config):
     crops: CropConfig = CropConfig()
     chunked_share: float = 0.9
     solver_share: float = 0.75
+    speaker_rate: float = 0.0
     muon: bool = True
     validate_rows: int = 16
 
@@ -110,7 +112,7 @@ class Teacher:
         self.flow = CausalFlow(flow).eval().requires_grad_(False)
         warm_start(self.flow, weights)
         self._times, _ = euler_times(time_grid(flow.steps))
-        self._solver_share = config.solver_share
+        self._solver_share, self._speaker_rate = config.solver_share, config.speaker_rate
 
     def draw(self, draws: FlowDraws, generator: torch.Generator) -> FlowDraws:
         """The draws with most flow times where the solver needs them, and all conditions kept."""
@@ -122,7 +124,7 @@ class Teacher:
     def loss(self, flow: CausalFlow, batch: FlowBatch, draws: FlowDraws) -> Tensor:
         """Mean squared error of a flow's velocity."""
         counted = None if batch.loss_mask is None else batch.loss_mask.amax(1, keepdim=True)
-        velocity = self.flow.guided(batch, draws)
+        velocity = self.flow.guided(batch, draws, self._speaker_rate)
         return flow.loss(replace(batch, loss_mask=counted), draws, velocity)["loss"]
 
 
