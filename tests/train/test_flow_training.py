@@ -140,6 +140,23 @@ def test_a_person_with_one_utterance_is_known_by_the_half_that_is_not_generated(
     assert torch.equal(sampler.collate([crop]).embedding[0], expected)
 
 
+def test_who_is_in_disguise_has_a_prompt_in_the_same_disguise_and_no_embedding(features):
+    store = FeatureStore(features)
+    config = CROPS.model_copy(update={"disguise_share": 0.5, "blind_prompt": 8, "narrow_share": 0.0})
+    sampler = CropSampler(store, store.select("train"), config, seed=0)
+    crops = [sampler.crop() for _ in range(300)]
+    hidden = [crop for crop in crops if crop.disguise is not None]
+    assert 0.3 < len(hidden) / len([crop for crop in crops if crop.prefix >= 8]) < 0.7
+    crop = next(crop for crop in hidden if len(crop.pieces) == 1 and crop.pieces[0][0]["max_hz"] == 8000)
+    batch = sampler.collate([crop])
+    (row, start, count), bins = crop.pieces[0], bins_below(8000 * min(1.0, crop.disguise.factor), N_MELS)
+    expected = crop.disguise(store.mel(row)[2 * start : 2 * (start + count)]).T
+    np.testing.assert_allclose(batch.mel[0, :bins], expected[:bins], atol=1e-5)
+    np.testing.assert_allclose(batch.prompt_mel[0], expected, atol=1e-5)
+    assert not batch.embedding.any()
+    assert not batch.loss_mask[0, bins:].any()
+
+
 def test_narrow_recordings_are_continued_above_their_band(sampler):
     real = next(crop for crop in iter(sampler.crop, None) if crop.pieces[0][0]["max_hz"] == 8000)
     batch = sampler.collate([real])

@@ -185,6 +185,17 @@ def _slaney_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < _SLANEY_BREAK_MEL, mel * _SLANEY_HZ_PER_MEL, above)
 
 
+def slaney_bin_hz(bins: np.ndarray, n_mels: int, top_hz: float = 12000.0) -> np.ndarray:
+    """Frequencies at which the filters of such bins are centred, where `n_mels` of them reach from 0 to `top_hz`."""
+    return _slaney_to_hz((bins + 1) * (_slaney_mel(top_hz) / (n_mels + 1)))
+
+
+def slaney_hz_bin(hz: np.ndarray, n_mels: int, top_hz: float = 12000.0) -> np.ndarray:
+    """The bins, with their fractions, whose filters would be centred there: the inverse of `slaney_bin_hz`."""
+    mel = np.vectorize(_slaney_mel, otypes=[float])(hz)
+    return mel / (_slaney_mel(top_hz) / (n_mels + 1)) - 1
+
+
 @lru_cache(maxsize=1)
 def _kaldi_filterbank() -> np.ndarray:
     """Kaldi's filters, triangular over its mel axis 1127 ln(1 + f / 700): read-only float32 [80, 257]."""

@@ -600,7 +600,7 @@ class Engine:
         here, there = not (crowd and decoding), crowd and not beside.busy
         first = [turn for turn in turns if turn.listener.awaits] if crowd and slice < LONG_SLICE else []
         if first:
-            turns = first
+            awaited = True
             due = {turn.what[0].id for turn in first}
             later = [each for each in self._requests.values() if each.listener.awaits and each.id not in due]
             here = len(first) > 1 or not there or all(self._in_hand(state) > NEARLY for state in later)

@@ -21,6 +21,7 @@ from fireside.audio.features import slaney_filterbank
 from fireside.models.config import Config
 from fireside.models.matching import FlowBatch
 from fireside.train.data import KINDS, FeatureStore, Row
+from fireside.train.disguise import Disguise
 
 RATIO = 2  # mel frames per token
 EDGE_BINS = 3
@@ -40,7 +41,8 @@ class CropConfig(Config):
     prompt: a person with one utterance has an embedding that tells all about the row itself, as no new person's
     does; half_share: how often such a person's row gets the embedding of that half of the utterance which has less of
     what is to be generated, where that half has at least `least_half` tokens; loss_on_prefix: whether the prompt's own
-    frames count (as in the original).
+    frames count (as in the original). disguise_share: how often a row whose prompt has at least `blind_prompt` tokens
+    is in the voice of nobody (see disguise.py), with no embedding; warp, colour: how much so.
     """
 
     lengths: tuple[int, ...] = (60, 120, 180, 300)
@@ -58,6 +60,9 @@ class CropConfig(Config):
     half_share: float = 0.0
     least_half: int = 75
     loss_on_prefix: bool = False
+    disguise_share: float = 0.0
+    warp: float = 0.15
+    colour: float = 0.4
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Crop:
     """A row's pieces (row, first token, tokens) in order, its prompt's and its own length in tokens.
 
     embedding_of: whose speaker embedding it gets; None for none. half: of which half (0 or 1) of that utterance, None
-    for all of it.
+    for all of it. disguise: what is done to its voice.
     """
 
     pieces: tuple[tuple[Row, int, int], ...]
@@ -73,6 +78,7 @@ class Crop:
     length: int
     embedding_of: Row | None
     half: int | None = None
+    disguise: Disguise | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,12 @@ def bins_below(max_hz: float, n_mels: int, sample_rate: int = 24000, n_fft: int 
     bank = slaney_filterbank(sample_rate, n_fft, n_mels)
     above = np.fft.rfftfreq(n_fft, 1 / sample_rate) > max_hz
     return int((bank[:, above].sum(1) == 0).sum())
+
+
+def _top(crop: Crop) -> float:
+    """Up to which frequency there is something in a crop, in Hz."""
+    top: float = crop.pieces[0][0]["max_hz"]
+    return top if crop.disguise is None else top * min(1.0, crop.disguise.factor)
 
 
 class CropSampler:
@@ -156,7 +168,10 @@ class CropSampler:
         half = None
         if not joinable and row["tokens"] >= 2 * config.least_half and rng.random() < config.half_share:
             half = self._other_half(pieces, prefix)
-        return Crop(tuple(pieces), prefix, length, None if blind else embedding_of, half)
+        disguise = None
+        if prefix >= config.blind_prompt and rng.random() < config.disguise_share:
+            blind, disguise = True, Disguise.draw(rng, config.warp, config.colour, self.statistics.wide.numel())
+        return Crop(tuple(pieces), prefix, length, None if blind else embedding_of, half, disguise)
 
     @staticmethod
     def _other_half(pieces: list[tuple[Row, int, int]], prefix: int) -> int:
@@ -216,11 +231,13 @@ class CropSampler:
             for row, start, count in crop.pieces:
                 tokens[i, at : at + count] = torch.from_numpy(self.store.tokens(row)[start : start + count])
                 piece = self.store.mel(row)[RATIO * start : RATIO * (start + count)]
+                if crop.disguise is not None:
+                    piece = crop.disguise(piece)
                 heard[i, RATIO * at : RATIO * (at + count)] = torch.from_numpy(piece)
                 at += count
             token_mask[i, :at] = True
         prefix = torch.tensor([RATIO * crop.prefix for crop in crops])
-        bands = torch.tensor([bins_below(crop.pieces[0][0]["max_hz"], n_mels) for crop in crops])
+        bands = torch.tensor([bins_below(_top(crop), n_mels) for crop in crops])
         in_band = torch.arange(n_mels) < bands[:, None]
         loss_mask = in_band[:, :, None].float()
         if not self.config.loss_on_prefix:
