@@ -89,10 +89,16 @@ stage vocoder fireside.train.vocoder --features "$WORK/features" --out "$WORK/vo
   --minutes "$(minutes "${VOCODER_MINUTES:-130}")" --threads "$THREADS"
 stage flow-first fireside.train.flow --features "$WORK/features" --out "$WORK/flow-first" --set crops.real_share=0.35 \
   --minutes "$(minutes "${FLOW_MINUTES:-215}")" --threads "$THREADS"
-stage flow fireside.train.flow --features "$WORK/features" --out "$WORK/flow" --init "$WORK/flow-first/flow.safetensors" \
+stage flow-second fireside.train.flow --features "$WORK/features" --out "$WORK/flow-second" \
+  --init "$WORK/flow-first/flow.safetensors" \
   --set run.peak_rate=0.0012 crops.real_share=0.5 crops.embedding_noise=0.5 crops.blind_share=0.35 \
   crops.prefix_share=0.9 crops.prefix_max=0.7 "crops.lengths=[120,180,300]" "crops.shares=[0.25,0.35,0.4]" \
   --minutes "$(minutes "${PROMPT_MINUTES:-66}")" --threads "$THREADS"
+stage flow fireside.train.flow --features "$WORK/features" --out "$WORK/flow" \
+  --teacher "$WORK/flow-second/flow.safetensors" --set speaker_rate=0.7 \
+  run.peak_rate=0.0006 run.ema_decay=0.995 crops.real_share=0.5 crops.embedding_noise=0.3 crops.half_share=0.5 \
+  crops.blind_share=0.05 crops.prefix_share=0.95 crops.prefix_max=0.7 "crops.lengths=[120,180,300]" \
+  "crops.shares=[0.25,0.35,0.4]" --minutes "$(minutes "${GUIDANCE_MINUTES:-26}")" --threads "$THREADS"
 stage lm fireside.train.lm --features "$WORK/features" --out "$WORK/lm" \
   --minutes "$(minutes "${LM_MINUTES:-90}")" --threads "$THREADS"
 stage package fireside.train.package --runs "$WORK" --out "$OUT"

@@ -32,7 +32,7 @@ def model(tiny_model: Path) -> ModelFolder:
 @pytest.fixture(scope="module")
 def engine(model: ModelFolder) -> Engine:
     engine = Engine(model)
-    assert engine.part()
+    assert engine.part(2)
     return engine
 
 
@@ -100,15 +100,16 @@ def test_who_cannot_be_rendered_leaves_the_others(model: ModelFolder, engine: En
 
 
 def test_states_are_freed_there_when_they_are_dropped_here(engine: Engine) -> None:
-    process = renderer_of(engine)._process
     prompt = renderer_of(engine).prompt(tiny.make_voice("anna", 0))
-    state = renderer_of(engine).start(prompt)
-    process.call("append", 1, [state.flow.number], [[1] * 20], [True])
-    number = state.flow.number
-    del state
+    states = [renderer_of(engine).start(prompt) for _ in range(4)]
+    assert [len(process.requests) for process in renderer_of(engine)._processes] == [2, 2]
+    process, number = states[0].flow.process, states[0].flow.number
+    process.ask("append", 1, [number], [[1] * 20], [True]).result()
+    states.clear()
     gc.collect()
+    assert not process.requests
     with pytest.raises(KeyError):
-        process.call("append", 1, [number], [[1] * 20], [True])
+        process.ask("append", 1, [number], [[1] * 20], [True]).result()
 
 
 def test_what_is_dropped_is_gone(model: ModelFolder) -> None:
@@ -127,9 +128,9 @@ def test_what_is_dropped_is_gone(model: ModelFolder) -> None:
 
 def test_signals_are_for_who_called_it(engine: Engine) -> None:
     """Ctrl-C and a service manager's SIGTERM reach every process: what is being said is said to its end."""
-    process = renderer_of(engine)._process
-    for number in (signal.SIGINT, signal.SIGTERM):
-        process._process.send_signal(number)
+    for process in renderer_of(engine)._processes:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process._process.send_signal(number)
     assert list(engine.generate(request(1, streaming=True)))[-1].final
 
 
@@ -141,8 +142,8 @@ def test_when_it_is_lost_requests_end_with_an_error_and_the_next_finds_another(m
     while not engine.nbytes:
         engine.step()
     begun = engine.submit(request(4, streaming=True))
-    lost._process._process.kill()
-    lost._process.ended.wait(10)
+    lost._processes[0]._process.kill()
+    lost._processes[0].ended.wait(10)
     errors, others = [], []
     while engine.active:
         for each, item in engine.step():
@@ -157,7 +158,7 @@ def test_when_it_is_lost_requests_end_with_an_error_and_the_next_finds_another(m
 
 def test_it_ends_when_its_renderer_is_dropped(model: ModelFolder) -> None:
     renderer = FarRenderer(model)
-    process = renderer._process._process
+    process = renderer._processes[0]._process
     del renderer
     gc.collect()
     assert process.wait(10) == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fireside.models.linear import LEAST_ROWS, Linear, linear
+from fireside.models.linear import LEAST_ROWS, Linear, laid_out, linear
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -17,6 +17,25 @@ def test_it_is_a_linear_layer(rows, bias):
         torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-5, rtol=0)
         half = layer.to(torch.bfloat16)
         assert torch.equal(half(x.bfloat16()), F.linear(x.bfloat16(), half.weight, half.bias))
+
+
+@pytest.mark.parametrize("rows", [1, LEAST_ROWS, 40, 300])
+def test_a_weight_that_is_laid_out_gives_the_same(rows):
+    torch.manual_seed(0)
+    layer = Linear(24, 17)
+    x = torch.randn(2, rows, 24)
+    with torch.inference_mode():
+        expected = layer(x)
+        layer.lay_out()
+        torch.testing.assert_close(layer(x), expected, atol=1e-6, rtol=1e-5)
+    assert set(layer.state_dict()) == {"weight", "bias"}
+    x.requires_grad_()
+    layer(x).sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_only_what_onednn_multiplies_is_laid_out():
+    assert laid_out(torch.randn(4, 4, dtype=torch.bfloat16)) is None
 
 
 def test_views_of_larger_tensors():

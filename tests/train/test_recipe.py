@@ -99,7 +99,7 @@ def option(call: list[str], name: str) -> str | None:
 def test_every_command_of_the_script_is_taken_by_its_module(recipe, monkeypatch):
     ended, calls = recipe.run(KOKORO="kokoro")
     assert ended.returncode == 0, ended.stderr
-    assert len(calls) == 13
+    assert len(calls) == 14
     for call in calls:
         parsed(call, monkeypatch)
 
@@ -107,7 +107,7 @@ def test_every_command_of_the_script_is_taken_by_its_module(recipe, monkeypatch)
 def test_every_command_of_the_readme_is_taken_by_its_module(monkeypatch):
     text = (RECIPE / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
     shown = re.findall(r"^python (-m fireside.*)$", text, re.M)
-    assert len(shown) >= 14
+    assert len(shown) >= 15
     for command in shown:
         parsed(shlex.split(command), monkeypatch)
 
@@ -126,7 +126,7 @@ def test_the_trainings_give_the_parts_of_the_shipped_model():
     """But for what is measured on the corpus."""
     shipped = read_config(bundled_folder() / CONFIG_FILE)
     assert shipped.lm.model_copy(update={"silent_tokens": ()}) == lm.hearth()
-    assert shipped.flow.model_copy(update={"mel_mean": 0.0, "mel_std": 1.0}) == flow.HEARTH
+    assert shipped.flow.model_copy(update={"mel_mean": 0.0, "mel_std": 1.0}) == flow.unguided(flow.HEARTH)
     assert shipped.vocoder == vocoder.HEARTH
     assert shipped.tokenizer == TokenizerConfig(ctc_vocab_size=len(PHONES))
     assert shipped.speaker == SpeakerTraining().speaker
@@ -138,8 +138,9 @@ def test_each_stage_finds_what_an_earlier_one_made(recipe):
     for call in calls:
         for name in ("--corpus", "--features", "--phones", "--refine", "--model"):
             assert option(call, name) in {*made, None}, call
-        init = option(call, "--init")
-        assert init is None or str(Path(init).parent) in made, call
+        for name in ("--init", "--teacher"):
+            weights = option(call, name) if call[1] == "fireside.train.flow" else None
+            assert weights is None or str(Path(weights).parent) in made, call
         made.add(option(call, "--out"))
     packaged = next(call for call in calls if call[1] == "fireside.train.package")
     runs = Path(option(packaged, "--runs") or "")
@@ -160,7 +161,7 @@ def test_scale_multiplies_all_minutes_and_thins_the_corpus(recipe, tmp_path):
             assert float(option(part, "--minutes") or 0) == pytest.approx(0.04 * float(minutes))
         if option(full, "--every") is not None:
             assert (option(full, "--every"), option(part, "--every")) == ("1", "10")
-    assert timed == 8
+    assert timed == 9
     assert option(whole[-2], "--minutes") is None
     assert [option(calls[-1], "--count") for calls in (whole, small)] == [None, "1"]
     lm = next(call for call in whole if call[1] == "fireside.train.lm")
@@ -173,7 +174,7 @@ def test_a_stage_that_broke_off_is_run_again_and_those_before_it_are_not(recipe)
     assert calls[-1][1] == "fireside.train.flow"
     second, rest = recipe.run()
     assert second.returncode == 0
-    assert [call[1].rsplit(".", 1)[1] for call in rest] == ["flow", "flow", "lm", "package", "speech"]
+    assert [call[1].rsplit(".", 1)[1] for call in rest] == ["flow", "flow", "flow", "lm", "package", "speech"]
     assert recipe.run()[1] == []
 
 

@@ -120,7 +120,7 @@ class Engine:
         self._busy = False
         self._dropped: deque[int] = deque()
         self._beside = Beside()
-        self._apart = False
+        self._apart = 0
 
     @cached_property
     def frontend(self) -> AnyFrontend:
@@ -144,7 +144,7 @@ class Engine:
     @cached_property
     def _streaming(self) -> Renderer[Any, Any]:
         if self._apart:
-            return FarRenderer(self.model, self._flow_storage, self._exact_vocoder)
+            return FarRenderer(self.model, self._flow_storage, self._exact_vocoder, self._apart)
         return streaming_renderer(self.model, self._vocoder, self._flow_storage, self._compile)
 
     @cached_property
@@ -178,16 +178,17 @@ class Engine:
             self._rows = rows
             self.__dict__.pop("_decoder", None)
 
-    def part(self) -> bool:
-        """Have streamed requests rendered in a process of their own from now on, where that pays: where a small LM on a
-        CPU would share Python's lock with what is rendered. Nothing may be spoken meanwhile; whether it does.
+    def part(self, processes: int = 1) -> bool:
+        """Have streamed requests rendered in so many processes of their own from now on, where that pays: where a small
+        LM on a CPU would share Python's lock with what is rendered. Nothing may be spoken meanwhile; whether it does.
         """
         with self._lock:
             if self._speaking:
                 raise UsageError("Rendering can be moved only while nothing is being spoken.")
-            self._apart = self._decoder.small and not self._compile and not self.model.config.flow.full_mask_offline
+            pays = self._decoder.small and not self._compile and not self.model.config.flow.full_mask_offline
+            self._apart = processes if pays else 0
             self.__dict__.pop("_streaming", None)
-            return self._apart
+            return pays
 
     @property
     def device(self) -> torch.device:

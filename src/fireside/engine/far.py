@@ -22,6 +22,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from fireside.engine.render import Prompt, Rendered, Renderer, RenderState, Schedule
@@ -73,8 +74,9 @@ class Progress:
 
 @dataclass(eq=False)
 class Far:
-    """A state in the other process, by its number there; it is dropped there when this is dropped here."""
+    """A state in another process, by its number there; it is dropped there when this is dropped here."""
 
+    process: FarProcess
     number: int
     nbytes: int = 0
 
@@ -83,8 +85,27 @@ class Far:
         raise NotImplementedError
 
 
+@dataclass(eq=False)
+class FarPrompt:
+    """What a prompt leaves behind in every process, by the process."""
+
+    there: dict[FarProcess, Far]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(far.nbytes for far in self.there.values())
+
+    def fork(self) -> FarPrompt:
+        """See Far."""
+        raise NotImplementedError
+
+
 class FarProcess:
-    """The other process, with calls to it from any thread. It ends when this is dropped, or this process ends."""
+    """The other process, with calls to it from any thread. It ends when this is dropped, or this process ends.
+
+    requests: the numbers of those whose states are there.
+    """
 
     def __init__(self, model: ModelFolder, storage: torch.dtype | None, exact_vocoder: bool) -> None:
         # Its own session: Ctrl-C and a signal to all of a terminal's processes are for this one to deal with.
@@ -99,6 +120,7 @@ class FarProcess:
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._answers: dict[int, Future[Any]] = {}
         self._numbers = itertools.count(1)
+        self.requests: set[int] = set()
         self.ended = threading.Event()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -110,26 +132,32 @@ class FarProcess:
             threading.Thread(target=target, args=arguments, name="fireside-far", daemon=True).start()
         weakref.finalize(self, self._calls.put, None)
 
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Have something done, and wait for what comes of it. Raises what was raised there, and EngineError when the
-        process has ended."""
+    def ask(self, method: str, *arguments: Any) -> Future[Any]:
+        """Have something done: what comes of it, or what was raised there; an EngineError if the process has ended."""
         number = next(self._numbers)
         answer: Future[Any] = Future()
         self._answers[number] = answer
         self._calls.put(Call(number, method, arguments))
         if self.ended.is_set() and self._answers.pop(number, None) is not None:
-            raise _ended(self._process)
-        return answer.result()
+            answer.set_exception(_ended(self._process))
+        return answer
 
     def tell(self, method: str, *arguments: Any) -> None:
         """Have something done that nothing comes of."""
         self._calls.put(Call(None, method, arguments))
 
-    def state(self, nbytes: int = 0) -> Far:
-        """A number for a new state."""
-        far = Far(next(self._numbers), nbytes)
-        weakref.finalize(far, self._calls.put, Call(None, "drop", (far.number,))).atexit = False
+    def state(self, request: bool = False) -> Far:
+        """A number for a new state, of a request or of a prompt."""
+        far = Far(self, next(self._numbers))
+        if request:
+            self.requests.add(far.number)
+        weakref.finalize(far, _drop, self._calls, self.requests, far.number).atexit = False
         return far
+
+
+def _drop(calls: SimpleQueue[Call | None], requests: set[int], number: int) -> None:
+    requests.discard(number)
+    calls.put(Call(None, "drop", (number,)))
 
 
 def _send(to: IO[bytes], first: partial[None], calls: SimpleQueue[Call | None]) -> None:
@@ -182,14 +210,22 @@ def _ended(process: subprocess.Popen[bytes]) -> EngineError:
 
 
 class FarRenderer(Renderer[Far, Far]):
-    """A renderer of a model's streamed requests in another process, which has the calling thread's number of threads.
+    """A renderer of a model's streamed requests in other processes, which share the calling thread's number of threads.
 
-    The model must be as it is in its folder. storage, exact_vocoder: see Engine.
+    A request stays in one process. The model must be as it is in its folder. storage, exact_vocoder: see Engine;
+    processes: how many.
     """
 
-    def __init__(self, model: ModelFolder, storage: torch.dtype | None = None, exact_vocoder: bool = False) -> None:
-        self._process = FarProcess(model, storage, exact_vocoder)
-        greeting: Greeting = self._process.call("greet")
+    def __init__(
+        self,
+        model: ModelFolder,
+        storage: torch.dtype | None = None,
+        exact_vocoder: bool = False,
+        processes: int = 1,
+    ) -> None:
+        self._processes = [FarProcess(model, storage, exact_vocoder) for _ in range(processes)]
+        greetings = [process.ask("greet") for process in self._processes]
+        greeting: Greeting = [each.result() for each in greetings][0]
         self.schedule = greeting.schedule
         self._bytes_per_frame = greeting.bytes_per_frame
 
@@ -201,38 +237,69 @@ class FarRenderer(Renderer[Far, Far]):
     @property
     def lost(self) -> bool:
         """See Renderer."""
-        return self._process.ended.is_set()
+        return any(process.ended.is_set() for process in self._processes)
 
-    def prompt(self, voice: Voice) -> Prompt[Far]:
+    def _least_busy(self) -> FarProcess:
+        return min(self._processes, key=lambda process: len(process.requests))
+
+    def prompt(self, voice: Voice) -> Prompt[FarPrompt]:  # type: ignore[override]
         """See Renderer."""
-        far = self._process.state()
-        tokens, far.nbytes = self._process.call("prompt", far.number, voice)
-        return Prompt(far, tokens)
+        there = {process: process.state() for process in self._processes}
+        heard = {process: process.ask("prompt", far.number, voice) for process, far in there.items()}
+        tokens = 0
+        for process, answer in heard.items():
+            tokens, there[process].nbytes = answer.result()
+        return Prompt(FarPrompt(there), tokens)
 
     def calibrated(self, voice: Voice) -> Voice:
         """See Renderer."""
-        voice_there: Voice = self._process.call("calibrated", voice)
+        voice_there: Voice = self._least_busy().ask("calibrated", voice).result()
         return voice_there
 
-    def start(
-        self, prompt: Prompt[Far], speed: float = 1.0, hops: tuple[int, ...] | None = None, seed: int | None = 0
+    def start(  # type: ignore[override]
+        self, prompt: Prompt[FarPrompt], speed: float = 1.0, hops: tuple[int, ...] | None = None, seed: int | None = 0
     ) -> RenderState[Far, Far]:
         """See Renderer."""
-        far = self._process.state()
-        self._process.tell("start", far.number, prompt.flow.number, speed, hops, seed)
-        return RenderState(far, Far(far.number), SpeedState(speed), self.cut(hops), prompt.tokens)
+        process = self._least_busy()
+        far = process.state(request=True)
+        process.tell("start", far.number, prompt.flow.there[process].number, speed, hops, seed)
+        return RenderState(far, Far(process, far.number), SpeedState(speed), self.cut(hops), prompt.tokens)
 
     def append(
         self, states: Sequence[RenderState[Far, Far]], tokens: Sequence[Sequence[int]], finals: Sequence[bool]
     ) -> Rendered:
-        """See Renderer."""
-        numbers = [state.flow.number for state in states]
-        rows = [list(row) for row in tokens]
-        try:
-            done: Progress = self._process.call("append", torch.get_num_threads(), numbers, rows, list(finals))
-        except Exception as error:
-            return Rendered([error] * len(states), 0.0, 0.0)
-        for state, row, nbytes in zip(states, rows, done.nbytes, strict=True):
-            state.taken += len(row)
-            state.flow.nbytes = nbytes
-        return done.rendered
+        """See Renderer. Rows of several processes are rendered at the same time where there are threads for it."""
+        rows: dict[FarProcess, list[int]] = {}
+        for row, state in enumerate(states):
+            rows.setdefault(state.flow.process, []).append(row)
+        threads, groups = torch.get_num_threads(), list(rows.items())
+        waves: list[np.ndarray | Exception] = [EngineError("nothing was rendered")] * len(states)
+        flow_seconds = vocoder_seconds = 0.0
+        for first in range(0, len(groups), threads):
+            together = groups[first : first + threads]
+            answers = [
+                process.ask(
+                    "append",
+                    threads // len(together),
+                    [states[row].flow.number for row in some],
+                    [list(tokens[row]) for row in some],
+                    [finals[row] for row in some],
+                )
+                for process, some in together
+            ]
+            seconds = [(0.0, 0.0)]
+            for (_, some), answer in zip(together, answers, strict=True):
+                try:
+                    done: Progress = answer.result()
+                except Exception as error:
+                    for row in some:
+                        waves[row] = error
+                    continue
+                seconds.append((done.rendered.flow_seconds, done.rendered.vocoder_seconds))
+                for row, wave, nbytes in zip(some, done.rendered.waves, done.nbytes, strict=True):
+                    waves[row] = wave
+                    states[row].taken += len(tokens[row])
+                    states[row].flow.nbytes = nbytes
+            slowest = max(seconds, key=sum)
+            flow_seconds, vocoder_seconds = flow_seconds + slowest[0], vocoder_seconds + slowest[1]
+        return Rendered(waves, flow_seconds, vocoder_seconds)

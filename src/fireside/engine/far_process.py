@@ -5,6 +5,7 @@ It ends when its input does, and not before: who called it decides what a signal
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -140,7 +141,9 @@ def main() -> None:
 
     def load() -> Renderer[Any, Any]:
         model: ModelFolder = kind(path, dtype)
-        return streaming_renderer(model, vocoder_stage(model.vocoder, exact_vocoder), storage)
+        renderer = streaming_renderer(model, vocoder_stage(model.vocoder, exact_vocoder), storage)
+        gc.freeze()  # what is there now stays, and need not be looked through for garbage
+        return renderer
 
     try:
         serve(FarStates(load), calls, Answers(answers))

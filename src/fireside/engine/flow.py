@@ -13,7 +13,7 @@ from fireside.engine.products import join
 from fireside.models.config import FlowConfig
 from fireside.models.dit import NORM_EPS, DiTBlock
 from fireside.models.flow import CausalFlow
-from fireside.models.linear import linear
+from fireside.models.linear import Linear, laid_out, linear
 
 
 class IncrementalFlow(ChunkwiseFlow[CausalFlow, tuple[Tensor, Tensor]]):
@@ -52,7 +52,11 @@ class IncrementalFlow(ChunkwiseFlow[CausalFlow, tuple[Tensor, Tensor]]):
         self._qkv = []
         for block in estimator.blocks:
             parts = (block.attn.to_q, block.attn.to_k, block.attn.to_v)
-            self._qkv.append((join([part.weight for part in parts]), join([part.bias for part in parts])))
+            weight = join([part.weight for part in parts])
+            self._qkv.append((weight, join([part.bias for part in parts]), laid_out(weight)))
+            for layer in (*block.attn.to_out, *block.ff.modules()):
+                if isinstance(layer, Linear):
+                    layer.lay_out()
         self._leaving = torch.compile(self._leave) if compile else self._leave
         with torch.inference_mode():
             self._prepare()

@@ -54,6 +54,9 @@ MOST_STREAMS = 32
 UNMEASURED_STREAMS = 4
 """Streams at once where neither a number was given nor anything measured."""
 
+RENDERERS = 2
+"""Processes that render, where some do: two of one thread each do half more than one of two threads."""
+
 _MEASUREMENTS = 3  # streams whose median says how fast the machine is
 
 _READERS = 4  # threads in which texts and voices are made ready: a voice that is new may take a second
@@ -104,7 +107,7 @@ class Statistics:
 class Service:
     """Streams for many readers over one engine, which nothing else steps meanwhile.
 
-    results: a cache of whole results; apart: rendering may be done in a process of its own, see
+    results: a cache of whole results; apart: rendering may be done in processes of its own, see
     Engine.part; threads: that the engine computes with, torch's number when not given. Whatever
     else is computed here has one: OpenMP (GNU's) keeps a team of threads for each thread that ever had several, and
     when there are more of them than cores none of them spins any more, which makes every step take nearly twice as
@@ -164,7 +167,7 @@ class Service:
         limits, engine = self.limits, self.engine
         engine.reserve(limits.max_streams or MOST_STREAMS)
         if self._apart and self._threads > 1:
-            await self.run(engine.part)
+            await self.run(engine.part, RENDERERS)
         self._worker.start()
         unread = int(limits.unread_seconds * engine.model.config.vocoder.sample_rate) * 4
         self._stream_bytes = unread + await self.run(lambda: engine.request_bytes)

@@ -182,6 +182,11 @@ def normalised(config: FlowConfig, sampler: CropSampler) -> FlowConfig:
     return config.model_copy(update=measured)
 
 
+def unguided(config: FlowConfig) -> FlowConfig:
+    """The configuration of a flow that has learnt what guidance adds."""
+    return config.model_copy(update={"cfg_rate": 0.0, "train_cfg_drop": 0.0})
+
+
 def train(
     features: Path, out: Path, config: FlowTrainConfig, init: Path | None = None, guide: Path | None = None
 ) -> None:
@@ -197,7 +202,7 @@ def train(
     teacher = None
     if guide is not None:
         teacher, init = Teacher(guide, config, flow_config), init or guide
-        flow_config = flow_config.model_copy(update={"cfg_rate": 0.0, "train_cfg_drop": 0.0})
+        flow_config = unguided(flow_config)
     (out / "config.json").write_text(flow_config.model_dump_json(indent=1), encoding="utf-8")
     flow = CausalFlow(flow_config)
     warm_start(flow, init)
