@@ -225,7 +225,8 @@ class FarRenderer(Renderer[Far, Far]):
     ) -> None:
         self._processes = [FarProcess(model, storage, exact_vocoder) for _ in range(processes)]
         greetings = [process.ask("greet") for process in self._processes]
-        greeting: Greeting = [each.result() for each in greetings][0]
+        greeting: Greeting
+        greeting, *_ = (each.result() for each in greetings)
         self.schedule = greeting.schedule
         self._bytes_per_frame = greeting.bytes_per_frame
 
