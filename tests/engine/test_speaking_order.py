@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from fireside.engine import engine as engine_module
 from fireside.engine.engine import NEARLY, Engine
 from fireside.engine.render import Hop
-from fireside.engine.scheduler import SLICE, Listener, Turn
+from fireside.engine.scheduler import NEAR, SLICE, Listener, Scheduler, Turn
 
 THREADS = 4
 
@@ -38,6 +39,17 @@ class FakeBeside:
         return work
 
 
+class Rendering(Scheduler):
+    """Shares what is due in the order in which it is given."""
+
+    def rendering(
+        self, turns: Any, awaited: bool, slice: float, now: float, workers: int = 1
+    ) -> list[list[Any]]:
+        """See Scheduler."""
+        chosen = [turn.what for turn in turns if turn.listener.awaits or not awaited]
+        return [share for share in (chosen[index::workers] for index in range(workers)) if share]
+
+
 class Case:
     """An engine with requests that are due or wait for the LM; `speak` is one turn of it."""
 
@@ -49,7 +61,7 @@ class Case:
         self.in_hand: dict[str, float] = {}
         self.engine._apart = apart
         self.engine._beside = self.beside  # type: ignore[assignment]
-        parts = {"_decoder": SimpleNamespace(small=True), "_scheduler": SimpleNamespace(rendering=self._rendering)}
+        parts = {"_decoder": SimpleNamespace(small=True), "_scheduler": Rendering(15, 25.0)}
         self.engine.__dict__.update(parts)
         monkeypatch.setattr(self.engine, "_due", lambda: (self.turns, SLICE))
         monkeypatch.setattr(self.engine, "_in_hand", lambda state: self.in_hand.get(state.id, 0.0))
@@ -66,10 +78,6 @@ class Case:
     def _render(self, batch: list[str], threads: int) -> list[str]:
         self.log.append(("here", batch, threads))
         return []
-
-    def _rendering(self, turns: Any, awaited: bool, slice: float, now: float, workers: int) -> Any:
-        chosen = [turn.what for turn in turns if turn.listener.awaits or not awaited]
-        return [share for share in (chosen[index::workers] for index in range(workers)) if share]
 
     def request(self, name: str, awaits: bool = False, due: bool = True) -> None:
         """A request of that name."""
@@ -147,6 +155,22 @@ def test_unless_the_lm_is_nearly_done_with_that_one(case: Case) -> None:
     case.request("first", awaits=True)
     case.request("later", awaits=True, due=False)
     case.in_hand["later"] = NEARLY + 0.1
+    assert case.speak()
+    assert case.log == [("here", ["first"], THREADS)]
+
+
+def test_or_somebody_who_hears_needs_the_lm(case: Case) -> None:
+    case.request("first", awaits=True)
+    case.request("short", due=False)
+    record = case.engine._requests["short"]  # type: ignore[index]
+    now = time.perf_counter()
+    record.listener.began, record.listener.given = now, NEAR / 2
+    case.engine._speaking["handle"] = record, None  # type: ignore[index,assignment]
+    assert case.speak()
+    assert case.log == [("beside", ["first"], THREADS - 1)]
+    case.beside.take()
+    case.log.clear()
+    record.listener.given = 2 * NEAR
     assert case.speak()
     assert case.log == [("here", ["first"], THREADS)]
 

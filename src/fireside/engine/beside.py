@@ -37,7 +37,8 @@ class Batch:
         return self.renderer.append(self.states, self.fresh, [hop.final for hop in self.hops])
 
 
-Done = list[tuple[Batch, Rendered]]
+Done = list[tuple[Batch, Rendered, int]]
+"""What was rendered, and with how many threads."""
 
 
 def batches_of(hops: Sequence[tuple[Record, Hop]]) -> list[Batch]:
@@ -60,7 +61,7 @@ def batches_of(hops: Sequence[tuple[Record, Hop]]) -> list[Batch]:
 def render(batches: Sequence[Batch], threads: int) -> Done:
     """Render batches, one after another, with so many threads."""
     with limited(threads):
-        return [(batch, batch.render()) for batch in batches]
+        return [(batch, batch.render(), threads) for batch in batches]
 
 
 class Beside:

@@ -605,6 +605,7 @@ class Engine:
             due = {turn.what[0].id for turn in first}
             later = [each for each in self._requests.values() if each.listener.awaits and each.id not in due]
             here = len(first) > 1 or not there or all(self._in_hand(state) > NEARLY for state in later)
+            here = here and not (there and self._short(time.perf_counter()))
         if self._apart:  # one call at a time there
             here, there = here and not beside.busy, there and not here
         if taken and here:
@@ -621,6 +622,13 @@ class Engine:
         if not (taken or decoding):
             taken = self._take(beside.take(), step_started)
         return taken
+
+    def _short(self, now: float) -> bool:
+        """Whether somebody who has begun to hear needs the LM soon."""
+        return any(
+            state.listener.began is not None and self._scheduler.short(state.listener.lead(now) + self._in_hand(state))
+            for state, _ in self._speaking.values()
+        )
 
     def _due(self) -> tuple[list[Turn[tuple[Record, Hop]]], float]:
         """The next hops that are due and not in work, and for how long rendering may take at a time."""
@@ -647,8 +655,9 @@ class Engine:
 
     def _take(self, done: Done, step_started: float) -> bool:
         """Hand out what was rendered; whether there was anything."""
-        for batch, rendered in done:
-            self._scheduler.rendered(sum(map(len, batch.fresh)), rendered.flow_seconds + rendered.vocoder_seconds)
+        for batch, rendered, threads in done:
+            seconds = rendered.flow_seconds + rendered.vocoder_seconds
+            self._scheduler.rendered(sum(map(len, batch.fresh)), seconds, threads)
             for key, tokens, hop, wave in zip(batch.records, batch.fresh, batch.hops, rendered.waves, strict=True):
                 state = self._requests.get(key)
                 if state is None or not state.pieces:  # it was cancelled or failed meanwhile

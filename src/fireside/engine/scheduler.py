@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 AHEAD = 3.0
 """Seconds of speech in hand, rendered or not, from which on a request rests while others have less."""
 
-NEAR = 0.7
+NEAR = 0.9
 """The same while somebody waits for a first sound, which is sooner there the fewer others the LM moves on."""
 
 FIRST = 1.4
@@ -133,18 +133,25 @@ class Scheduler:
     def __init__(self, chunk_tokens: int, token_rate: float) -> None:
         self._chunk_tokens = chunk_tokens
         self._chunk_seconds = chunk_tokens / token_rate
-        self._tokens = self._seconds = 0.0
+        self._costs: dict[int, tuple[float, float]] = {}
 
     @property
     def _per_token(self) -> float:
-        """Seconds that rendering a token has taken lately; 0 before the first."""
-        return self._seconds / self._tokens if self._tokens else 0.0
+        """Seconds that rendering a token has taken lately, with the fewest threads; 0 before the first."""
+        if not self._costs:
+            return 0.0
+        tokens, seconds = self._costs[min(self._costs)]
+        return seconds / tokens
 
-    def rendered(self, tokens: int, seconds: float) -> None:
-        """So many tokens were rendered in so many seconds."""
+    def rendered(self, tokens: int, seconds: float, threads: int = 1) -> None:
+        """So many tokens were rendered in so many seconds, with so many threads."""
         # Kept apart, so that a hop of few tokens, whose costs are those of a whole chunk, does not count like others.
-        self._tokens = _MEMORY * self._tokens + tokens
-        self._seconds = _MEMORY * self._seconds + seconds
+        before = self._costs.get(threads, (0.0, 0.0))
+        self._costs[threads] = _MEMORY * before[0] + tokens, _MEMORY * before[1] + seconds
+
+    def short(self, seconds: float) -> bool:
+        """Whether so many seconds of speech are too few for the LM to leave that listener for a first sound's sake."""
+        return seconds < NEAR
 
     def slice(self, due: Sequence[Listener], awaited: bool, now: float) -> float:
         """How long rendering may take at a time, in seconds: from a SLICE to a CALM_SLICE, or a LONG_SLICE.
