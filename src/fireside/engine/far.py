@@ -35,6 +35,16 @@ if TYPE_CHECKING:
 
 PROGRAM = "fireside.engine.far_process"
 
+# For glibc: what voices and long pieces take goes back to the system when it is freed, and what a hop needs for a moment
+# does not; its own thresholds grow until all of it stays, in pieces. For oneDNN: of the code that it compiles for every
+# number of frames that ever comes, most is never used again.
+_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+}
+
 _FAREWELL = 2.0  # seconds to end in, when its output has
 
 
@@ -113,7 +123,7 @@ class FarProcess:
             [sys.executable, "-m", PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**_MEMORY, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,
         )
         # Calls go through a queue, since dropped states are told of from wherever Python collects garbage.

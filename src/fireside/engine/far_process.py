@@ -5,14 +5,17 @@ It ends when its input does, and not before: who called it decides what a signal
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import pickle
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,6 +30,10 @@ from fireside.errors import EngineError
 if TYPE_CHECKING:
     from fireside.models.checkpoint import ModelFolder
     from fireside.voices import Voice
+
+BETWEEN_TRIMS = 3.0
+"""Seconds at least from one time that free memory is given back, when nothing is rendered, to the next: what comes then
+has to get it anew, page by page."""
 
 SLOW = ("prompt", "calibrated")
 """What is done in a thread beside, with one core: a new voice takes a second, in which others must go on hearing."""
@@ -54,6 +61,7 @@ class FarStates:
 
     def __init__(self, load: Callable[[], Renderer[Any, Any]]) -> None:
         self._load = load
+        self._trimmed = time.monotonic()
         self._prompts: dict[int, Prompt[Any]] = {}
         self._states: dict[int, RenderState[Any, Any]] = {}
 
@@ -93,6 +101,16 @@ class FarStates:
         """Free a state."""
         self._prompts.pop(number, None)
         self._states.pop(number, None)
+        now = time.monotonic()
+        if not self._states and now - self._trimmed > BETWEEN_TRIMS:
+            self._trimmed = now
+            trim()
+
+
+def trim() -> None:
+    """Give free memory back to the system, where the C library can (glibc)."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def portable(error: Exception) -> Exception:

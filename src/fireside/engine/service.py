@@ -54,7 +54,7 @@ MOST_STREAMS = 32
 UNMEASURED_STREAMS = 4
 """Streams at once where neither a number was given nor anything measured."""
 
-RENDERERS = 2
+RENDERERS = 1
 """Processes that render, where some do: two of one thread each do half more than one of two threads."""
 
 _MEASUREMENTS = 3  # streams whose median says how fast the machine is
