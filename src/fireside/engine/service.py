@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOAD = 0.7
+LOAD = 0.75
 """Share of the machine's time that streams at real time may take together; the rest is for everything else."""
 
 MOST_STREAMS = 32
@@ -54,7 +54,7 @@ MOST_STREAMS = 32
 UNMEASURED_STREAMS = 4
 """Streams at once where neither a number was given nor anything measured."""
 
-RENDERERS = 1
+RENDERERS = 2
 """Processes that render, where some do: two of one thread each do half more than one of two threads."""
 
 _MEASUREMENTS = 3  # streams whose median says how fast the machine is
