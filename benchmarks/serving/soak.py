@@ -17,6 +17,9 @@ from serving.bars import Bar, Setting
 from serving.errands import BAD, GOOD, Told, World, send
 from serving.server import ServerProcess
 
+SETTLE = 1.0
+"""Seconds of quiet before memory is looked at: free memory goes back to the system when the last stream has ended."""
+
 PARTS = 10
 """The soak stops for a moment this many times, so that memory is compared between like and like."""
 
@@ -94,6 +97,7 @@ def _drawn(draw: random.Random) -> tuple[str, bool, int]:
 def _state(server: ServerProcess) -> dict[str, float]:
     """Memory and the rest when nothing runs."""
     found = server.idle(10)
+    time.sleep(SETTLE)
     names = ("fireside_active_streams", "fireside_queue_depth", "fireside_stream_memory_bytes")
     files = server.process.num_fds() if hasattr(psutil.Process, "num_fds") else 0
     return {name: found[name] for name in names} | {

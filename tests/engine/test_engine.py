@@ -113,7 +113,8 @@ def test_alone_and_among_seven_others(model: ModelFolder, engine: Engine) -> Non
 def test_the_lm_goes_on_while_others_are_rendered(
     model: ModelFolder, engine: Engine, monkeypatch: pytest.MonkeyPatch, two_threads: None
 ) -> None:
-    keys = [engine.submit(request(index)) for index in (1, 4)]
+    requests = [request(index, streaming=True) for index in (1, 4)]
+    keys = [engine.submit(each) for each in requests]
     render, step = engine._vocoder.append, engine._decoder.step
     here, begun, decoded = threading.current_thread(), threading.Event(), threading.Event()
     waited: list[bool] = []
@@ -134,8 +135,8 @@ def test_the_lm_goes_on_while_others_are_rendered(
     monkeypatch.setattr(engine._decoder, "step", noted)
     got = drain(engine)
     assert waited == [True], "a step of the LM came to its end in the midst of rendering"
-    for key, index in zip(keys, (1, 4), strict=True):
-        assert_same(joined(got[key]), alone(model, request(index)))
+    for key, each in zip(keys, requests, strict=True):
+        assert_same(joined(got[key]), alone(model, each))
 
 
 def test_a_request_that_is_alone_is_the_same_to_the_last_bit(model: ModelFolder, two_threads: None) -> None:

@@ -42,9 +42,7 @@ class FakeBeside:
 class Rendering(Scheduler):
     """Shares what is due in the order in which it is given."""
 
-    def rendering(
-        self, turns: Any, awaited: bool, slice: float, now: float, workers: int = 1
-    ) -> list[list[Any]]:
+    def rendering(self, turns: Any, awaited: bool, slice: float, now: float, workers: int = 1) -> list[list[Any]]:
         """See Scheduler."""
         chosen = [turn.what for turn in turns if turn.listener.awaits or not awaited]
         return [share for share in (chosen[index::workers] for index in range(workers)) if share]
