@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 PROGRAM = "fireside.engine.far_process"
 
 # For glibc: what voices and long pieces take goes back to the system when it is freed, and what a hop needs for a
-# moment does not; its own thresholds grow until all of it stays, in pieces. For oneDNN: of the code that it compiles for
-# every number of frames that ever comes, most is never used again.
+# moment does not; its own thresholds grow until all of it stays, in pieces. For oneDNN: of the code that it compiles
+# for every number of frames that ever comes, most is never used again.
 _MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
