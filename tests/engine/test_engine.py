@@ -48,14 +48,6 @@ def engine(model: ModelFolder) -> Engine:
     return Engine(model)
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def request(index: int = 0, **changes: object) -> SpeechRequest:
     voice = tiny.make_voice("anna", seed=index % 3, tokens=(12, 10, 0)[index % 3])
     return replace(SpeechRequest(voice, text=TEXTS[index % 8], seed=index), **changes)  # type: ignore[arg-type]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
-import torch
 from test_engine import alone, assert_nothing_left, assert_same, drain, joined, request
 
 from fireside.engine.engine import Engine
@@ -22,6 +20,7 @@ from fireside.engine.render import Renderer
 from fireside.engine.service import Service
 from fireside.errors import EngineError, UsageError
 from fireside.models.checkpoint import ModelFolder
+from fireside.models.config import FlowConfig
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +33,6 @@ def engine(model: ModelFolder) -> Engine:
     engine = Engine(model)
     assert engine.part(2)
     return engine
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def renderer_of(engine: Engine) -> FarRenderer:
@@ -154,6 +145,17 @@ def test_when_it_is_lost_requests_end_with_an_error_and_the_next_finds_another(m
     asked = request(1, streaming=True)
     assert_same(joined(list(engine.generate(asked))), alone(model, asked))
     assert renderer_of(engine) is not lost
+
+
+def test_a_voice_that_is_made_after_it_was_lost_finds_another_too(tmp_path: Path) -> None:
+    assert isinstance(tiny.CONFIG.flow, FlowConfig)
+    flow = tiny.CONFIG.flow.model_copy(update={"calibrate": True})
+    engine = Engine(ModelFolder(tiny.write_model(tmp_path, tiny.CONFIG.model_copy(update={"flow": flow}))))
+    engine.part()
+    process = renderer_of(engine)._processes[0]
+    process._process.kill()
+    assert process.ended.wait(10)
+    assert engine.calibrated(tiny.make_voice("anna", 0, tokens=60)).calibration is not None
 
 
 def test_it_ends_when_its_renderer_is_dropped(model: ModelFolder) -> None:

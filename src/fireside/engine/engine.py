@@ -157,8 +157,18 @@ class Engine:
         chunk = OverlapHops().hop if isinstance(flow, RegulatedFlowConfig) else flow.chunk_tokens
         return Scheduler(chunk, self.model.config.token_rate)
 
+    def _live(self) -> Renderer[Any, Any]:
+        """What renders streamed requests; another where it was lost."""
+        renderer = self._streaming
+        if renderer.lost:
+            with self._prompting:
+                if self._streaming is renderer:
+                    del self._streaming
+                renderer = self._streaming
+        return renderer
+
     def _renderer(self, request: SpeechRequest) -> Renderer[Any, Any]:
-        return self._streaming if request.streaming or self._whole is None else self._whole
+        return self._live() if request.streaming or self._whole is None else self._whole
 
     @property
     def active(self) -> int:
@@ -527,17 +537,13 @@ class Engine:
         enough = len(voice.prompt_tokens) >= SHORTEST * config.token_rate
         if isinstance(config.flow, RegulatedFlowConfig) or not config.flow.calibrate or not enough:
             return voice
+        renderer = self._live()
         with self._prompting:
-            return self._streaming.calibrated(voice)
+            return renderer.calibrated(voice)
 
     def _prompt(self, request: SpeechRequest) -> Prompt[Any]:
         """What the voice's prompt leaves behind, computed once for each voice."""
         renderer = self._renderer(request)
-        if renderer.lost:
-            with self._prompting:
-                if self._streaming is renderer:
-                    del self._streaming
-                renderer = self._renderer(request)
         key = (renderer, request.voice.fingerprint)
         prompt = self._prompts.get(key)
         if prompt is None:

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Any
 
@@ -134,7 +133,7 @@ class FarProcess:
         self.ended = threading.Event()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        first = partial(pickle.dump, (type(model), model.path, model.dtype, storage, exact_vocoder))
+        first = (type(model), model.path, model.dtype, storage, exact_vocoder)
         for target, arguments in (
             (_send, (self._process.stdin, first, self._calls)),
             (_receive, (self._process, self._process.stdout, self._answers, self.ended)),
@@ -170,10 +169,10 @@ def _drop(calls: SimpleQueue[Call | None], requests: set[int], number: int) -> N
     calls.put(Call(None, "drop", (number,)))
 
 
-def _send(to: IO[bytes], first: partial[None], calls: SimpleQueue[Call | None]) -> None:
-    """A thread's: what is put into the queue, up to None."""
+def _send(to: IO[bytes], first: object, calls: SimpleQueue[Call | None]) -> None:
+    """A thread's: the first thing, then what is put into the queue, up to None."""
     try:
-        first(to)
+        pickle.dump(first, to)
         while True:
             to.flush()
             call = calls.get()
@@ -284,7 +283,7 @@ class FarRenderer(Renderer[Far, Far]):
         for row, state in enumerate(states):
             rows.setdefault(state.flow.process, []).append(row)
         threads, groups = torch.get_num_threads(), list(rows.items())
-        waves: list[np.ndarray | Exception] = [EngineError("nothing was rendered")] * len(states)
+        waves: dict[int, np.ndarray | Exception] = {}
         flow_seconds = vocoder_seconds = 0.0
         for first in range(0, len(groups), threads):
             together = groups[first : first + threads]
@@ -303,8 +302,7 @@ class FarRenderer(Renderer[Far, Far]):
                 try:
                     done: Progress = answer.result()
                 except Exception as error:
-                    for row in some:
-                        waves[row] = error
+                    waves |= dict.fromkeys(some, error)
                     continue
                 seconds.append((done.rendered.flow_seconds, done.rendered.vocoder_seconds))
                 for row, wave, nbytes in zip(some, done.rendered.waves, done.nbytes, strict=True):
@@ -313,4 +311,4 @@ class FarRenderer(Renderer[Far, Far]):
                     states[row].flow.nbytes = nbytes
             slowest = max(seconds, key=sum)
             flow_seconds, vocoder_seconds = flow_seconds + slowest[0], vocoder_seconds + slowest[1]
-        return Rendered(waves, flow_seconds, vocoder_seconds)
+        return Rendered([waves[row] for row in range(len(states))], flow_seconds, vocoder_seconds)

@@ -55,7 +55,7 @@ UNMEASURED_STREAMS = 4
 """Streams at once where neither a number was given nor anything measured."""
 
 RENDERERS = 2
-"""Processes that render, where some do: two of one thread each do half more than one of two threads."""
+"""Processes that render, where some do: two of one thread each made sixteen streams 8 % faster than one of two."""
 
 _MEASUREMENTS = 3  # streams whose median says how fast the machine is
 

@@ -196,9 +196,13 @@ class SpeechTokenizer(nn.Module):
         """
         if not phones:
             return 0.0
-        scores = torch.from_numpy(self.scores(torch.tensor([*context, *speech])))[len(context) :]
-        sizes = torch.tensor([len(speech)]), torch.tensor([len(phones)])
-        return float(F.ctc_loss(scores[:, None], torch.tensor([list(phones)]), *sizes, BLANK, reduction="sum"))
+        return ctc_nats(torch.from_numpy(self.scores(torch.tensor([*context, *speech])))[len(context) :], phones)
+
+
+def ctc_nats(scores: Tensor, phones: Sequence[int]) -> float:
+    """Minus log-probability of phones by CTC scores [T, classes] (log-probabilities)."""
+    sizes = torch.tensor([len(scores)]), torch.tensor([len(phones)])
+    return float(F.ctc_loss(scores[:, None], torch.tensor([list(phones)]), *sizes, BLANK, reduction="sum"))
 
 
 def word_ends(scores: np.ndarray, words: Sequence[Sequence[int]]) -> list[int]:
