@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import tiny
 from test_engine import alone, assert_nothing_left, assert_same, drain, joined, request
 
+from fireside.engine import far_process
 from fireside.engine.engine import Engine
 from fireside.engine.far import FarRenderer
 from fireside.engine.far_process import FarStates, portable
@@ -171,6 +173,25 @@ def test_a_model_that_cannot_be_read_is_told_of(model: ModelFolder, tmp_path: Pa
     (tmp_path / "model" / "flow.safetensors").write_bytes(b"nothing")
     with pytest.raises(Exception, match=r"flow\.safetensors"):
         FarRenderer(other)
+
+
+def test_memory_is_given_back_when_nothing_was_rendered_for_a_while(
+    model: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trimmed = threading.Event()
+    monkeypatch.setattr(far_process, "trim", trimmed.set)
+    monkeypatch.setattr(far_process, "QUIET_SECONDS", 0.05)
+    states = FarStates(lambda: Engine(model)._streaming)
+    states.prompt(1, tiny.make_voice("anna", 0))
+    for number in (2, 3):
+        states.start(number, 1, 1.0, None, 0)
+    states.drop(2)
+    assert not trimmed.wait(0.3), "one is still rendered"
+    states.drop(3)
+    states.start(4, 1, 1.0, None, 0)
+    assert not trimmed.wait(0.3), "another came in time"
+    states.drop(4)
+    assert trimmed.wait(10)
 
 
 def test_an_error_that_cannot_travel_says_what_it_was() -> None:

@@ -12,7 +12,6 @@ import pickle
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -31,9 +30,8 @@ if TYPE_CHECKING:
     from fireside.models.checkpoint import ModelFolder
     from fireside.voices import Voice
 
-BETWEEN_TRIMS = 3.0
-"""Seconds at least from one time that free memory is given back, when nothing is rendered, to the next: what comes then
-has to get it anew, page by page."""
+QUIET_SECONDS = 0.5
+"""For so long nothing was rendered when free memory is given back: what comes next has to get it anew, page by page."""
 
 SLOW = ("prompt", "calibrated")
 """What is done in a thread beside, with one core: a new voice takes a second, in which others must go on hearing."""
@@ -61,7 +59,7 @@ class FarStates:
 
     def __init__(self, load: Callable[[], Renderer[Any, Any]]) -> None:
         self._load = load
-        self._trimmed = time.monotonic()
+        self._trimming = threading.Timer(QUIET_SECONDS, trim)
         self._prompts: dict[int, Prompt[Any]] = {}
         self._states: dict[int, RenderState[Any, Any]] = {}
 
@@ -84,6 +82,7 @@ class FarStates:
 
     def start(self, number: int, prompt: int, speed: float, hops: tuple[int, ...] | None, seed: int | None) -> None:
         """Begin a request behind the prompt of that number."""
+        self._trimming.cancel()
         self._states[number] = self._renderer.start(self._prompts[prompt], speed, hops, seed)
 
     def append(
@@ -98,13 +97,14 @@ class FarStates:
         return Progress(Rendered(waves, done.flow_seconds, done.vocoder_seconds), [state.nbytes for state in states])
 
     def drop(self, number: int) -> None:
-        """Free a state."""
+        """Free a state, and soon after the last request's the memory that all of them left."""
         self._prompts.pop(number, None)
         self._states.pop(number, None)
-        now = time.monotonic()
-        if not self._states and now - self._trimmed > BETWEEN_TRIMS:
-            self._trimmed = now
-            trim()
+        if not self._states:
+            self._trimming.cancel()
+            self._trimming = threading.Timer(QUIET_SECONDS, trim)
+            self._trimming.daemon = True
+            self._trimming.start()
 
 
 def trim() -> None:
