@@ -57,10 +57,13 @@ def test_it_speaks(hearth: Fireside, text: str) -> None:
     np.testing.assert_array_equal(again, speech.samples)
 
 
-def test_voices_of_recordings_are_calibrated(hearth: Fireside) -> None:
+def test_voices_of_recordings_are_fitted(hearth: Fireside) -> None:
     assert all(hearth.voice(card.name).calibration is None for card in hearth.voices)
+    assert all(hearth.voice(card.name).adaptation is None for card in hearth.voices)
     speech = hearth.say("The fire is lit, and there is tea for everybody who wants some.", seed=7)
     voice = hearth.make_voice((speech.samples, speech.sample_rate))
+    assert voice.adaptation is not None
+    assert 0.01 < np.abs(voice.adaptation).mean() < 0.3
     assert voice.calibration is not None
     made, true = voice.calibration
     assert np.abs(true - made)[1:-1].mean() < 0.5, "nats: it knows its own voice"

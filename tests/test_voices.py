@@ -46,14 +46,37 @@ def make_calibrated(name: str) -> Voice:
     return replace(make_voice(name), calibration=levels)
 
 
-def test_a_calibration_is_kept_to_the_last_digit_and_counts(tmp_path: Path) -> None:
-    plain, voice = make_voice("anna"), make_calibrated("anna")
-    assert voice.fingerprint != plain.fingerprint
-    assert voice.nbytes == plain.nbytes + 2 * 7 * 80 * 4
+def make_fitted(name: str) -> Voice:
+    adaptation = np.random.default_rng(5).standard_normal((14, 32)).astype(np.float32)
+    return replace(make_calibrated(name), adaptation=adaptation)
+
+
+def test_what_a_voice_was_fitted_with_is_kept_to_the_last_digit_and_counts(tmp_path: Path) -> None:
+    plain, calibrated, voice = make_voice("anna"), make_calibrated("anna"), make_fitted("anna")
+    assert len({plain.fingerprint, calibrated.fingerprint, voice.fingerprint}) == 3
+    assert calibrated.nbytes == plain.nbytes + 2 * 7 * 80 * 4
+    assert voice.nbytes == calibrated.nbytes + 14 * 32 * 4
     write_voice(tmp_path, voice)
     np.testing.assert_array_equal(read_voice(tmp_path, "anna").calibration, voice.calibration)
+    np.testing.assert_array_equal(read_voice(tmp_path, "anna").adaptation, voice.adaptation)
     write_voice(tmp_path, plain)
     assert read_voice(tmp_path, "anna").calibration is None, "as in files from before there were any"
+    assert read_voice(tmp_path, "anna").adaptation is None
+
+
+def test_what_was_fitted_to_other_weights_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def registry(flow: str) -> VoiceRegistry:
+        return VoiceRegistry({}, tmp_path, default="default", model="tiny", token_mel_ratio=2, fitted_to=lambda: flow)
+
+    voice = make_fitted("anna")
+    registry("old").add(replace(voice, card=replace(voice.card, fitted_to="old")))
+    assert registry("old").get("anna").fingerprint == voice.fingerprint
+    assert not caplog.records
+    got = registry("new").get("anna")
+    assert got.adaptation is None
+    assert got.calibration is None
+    assert got.fingerprint == make_voice("anna").fingerprint
+    assert "add it again" in caplog.text
 
 
 def test_a_voice_without_a_prompt(tmp_path: Path) -> None:
@@ -129,6 +152,8 @@ def test_a_voice_of_another_model(registry: VoiceRegistry) -> None:
         ({"embedding": np.full(192, np.nan, np.float32)}, "does not fit"),
         ({"prompt_mel": np.zeros((21, 80), np.float32)}, "does not fit"),
         ({"prompt_tokens": np.zeros(5, np.int64)}, "does not fit"),
+        ({"adaptation": np.zeros(80, np.float32)}, "does not fit"),
+        ({"adaptation": np.full((14, 32), np.nan, np.float32)}, "does not fit"),
         ({"calibration": np.zeros((2, 7, 79), np.float32)}, "does not fit"),
         ({"calibration": np.zeros((1, 7, 80), np.float32)}, "does not fit"),
         ({"calibration": np.zeros((2, 1, 80), np.float32)}, "does not fit"),

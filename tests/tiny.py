@@ -141,6 +141,12 @@ def write_model(folder: Path, config: ModelConfig = CONFIG) -> Path:
     return folder
 
 
+def fitting_config() -> ModelConfig:
+    """CONFIG with a flow that is fitted to new voices."""
+    assert isinstance(CONFIG.flow, FlowConfig)
+    return CONFIG.model_copy(update={"flow": CONFIG.flow.model_copy(update={"calibrate": True, "adapt": True})})
+
+
 def recording(seconds: float, rate: int = 24000, level: float = 0.3) -> np.ndarray:
     """Something like speech: syllables of a harmonic tone, with a little noise."""
     time = np.arange(int(seconds * rate)) / rate

@@ -61,6 +61,11 @@ minutes() {
   awk -v n="$1" -v s="$SCALE" 'BEGIN { printf "%.6g\n", n * s }'
 }
 
+# steps N: as many at this SCALE, 1 at least.
+steps() {
+  awk -v n="$1" -v s="$SCALE" 'BEGIN { n = int(n * s + 0.5); print (n < 1 ? 1 : n) }'
+}
+
 CORPUS=$WORK/corpus
 mkdir -p "$CORPUS"
 ln -sf "$(realpath "$SHARED")"/corpus/*.parquet "$CORPUS"
@@ -99,6 +104,7 @@ stage flow fireside.train.flow --features "$WORK/features" --out "$WORK/flow" \
   run.peak_rate=0.0006 run.ema_decay=0.995 crops.real_share=0.5 crops.embedding_noise=0.3 crops.half_share=0.5 \
   crops.blind_share=0.05 crops.prefix_share=0.95 crops.prefix_max=0.7 "crops.lengths=[120,180,300]" \
   "crops.shares=[0.25,0.35,0.4]" --minutes "$(minutes "${GUIDANCE_MINUTES:-26}")" --threads "$THREADS"
+stage adaptation fireside.train.adaptation --runs "$WORK" --steps "$(steps 90)"
 stage lm fireside.train.lm --features "$WORK/features" --out "$WORK/lm" \
   --minutes "$(minutes "${LM_MINUTES:-90}")" --threads "$THREADS"
 stage package fireside.train.package --runs "$WORK" --out "$OUT"

@@ -155,7 +155,7 @@ class Fireside:
         found = None if key is None else known.get(key)
         if found is None:
             told: list[str] = []
-            voice = self.engine.calibrated(make_voice(self.model, prompt, words, card, told.append))
+            voice = self.engine.fitted(make_voice(self.model, prompt, words, card, told.append))
             found = voice, tuple(told)
             if key is not None:
                 known.put(key, found, voice.nbytes)
@@ -165,7 +165,12 @@ class Fireside:
                 on_note(note)
         heard = voice.card
         said = card.prompt_text if heard.prompt_text else ""
-        return replace(voice, card=replace(card, words=heard.words, word_ends=heard.word_ends, prompt_text=said))
+        return replace(
+            voice,
+            card=replace(
+                card, words=heard.words, word_ends=heard.word_ends, prompt_text=said, fitted_to=heard.fitted_to
+            ),
+        )
 
     def say(
         self,
@@ -436,5 +441,7 @@ def load(
     if isinstance(model, OfficialFolder):
         bundled = voices_of(model.speakers, config.name, config.mel.n_mels)
     ratio = None if isinstance(config.flow, RegulatedFlowConfig) else config.flow.token_mel_ratio
-    registry = VoiceRegistry(bundled, data_dir() / "voices", config.default_voice, config.name, ratio)
+    registry = VoiceRegistry(
+        bundled, data_dir() / "voices", config.default_voice, config.name, ratio, lambda: model.flow_fingerprint
+    )
     return Fireside(model, registry, "int8" if precision == "int8" else "float", normaliser, compile)

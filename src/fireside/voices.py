@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -21,11 +22,13 @@ import numpy as np
 
 from fireside.errors import UnknownVoiceError, VoiceError, VoiceExistsError, VoiceNotSavedError
 
+_log = logging.getLogger(__name__)
+
 DEFAULT = "default"
 EMBEDDING_DIM = 192
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 _TENSORS = ("embedding", "prompt_tokens", "prompt_mel")
-_OPTIONAL = "calibration"
+_FITS = ("adaptation", "calibration")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class VoiceCard:
     """What is known about a voice. `words` and `word_ends` describe what its prompt audio says.
 
     words: text-token ids of every word of the prompt; word_ends: for each, the prompt's speech token at which
-    it ends (exclusive). Both are empty when the prompt's text is unknown. model: the model it was made for.
+    it ends (exclusive). Both are empty when the prompt's text is unknown. model: the model it was made for;
+    fitted_to: the fingerprint of the flow that its adaptation and calibration were made with.
     """
 
     name: str
@@ -43,6 +47,7 @@ class VoiceCard:
     consent: str = ""
     prompt_text: str = ""
     model: str = ""
+    fitted_to: str = ""
     words: tuple[tuple[int, ...], ...] = ()
     word_ends: tuple[int, ...] = ()
     bundled: bool = False
@@ -54,14 +59,16 @@ class Voice:
 
     its card, embedding [192], prompt_tokens [P] and prompt_mel [frames, n_mels], natural log, of the same stretch
     (CosyVoice 1's need not end at the same moment). A voice without a prompt has P = 0 and no frames.
-    calibration [2, levels, n_mels]: of every mel bin the quantiles of what the flow made of the prompt and of the
-    prompt itself, natural log (engine/calibration.py); None where the flow's mel is taken as it is.
+    What it was fitted with, None where the flow is taken as it is: adaptation [parts, dim], added to the biases of the
+    flow's adaptive norms (engine/adaptation.py); calibration [2, levels, n_mels], of every mel bin the quantiles of
+    what the flow made of the prompt and of the prompt itself, natural log (engine/calibration.py).
     """
 
     card: VoiceCard
     embedding: np.ndarray = field(repr=False)
     prompt_tokens: np.ndarray = field(repr=False)
     prompt_mel: np.ndarray = field(repr=False)
+    adaptation: np.ndarray | None = field(default=None, repr=False)
     calibration: np.ndarray | None = field(default=None, repr=False)
 
     @property
@@ -81,8 +88,8 @@ class Voice:
 
     @property
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        given = self.embedding, self.prompt_tokens, self.prompt_mel
-        return given if self.calibration is None else (*given, self.calibration)
+        fits = self.adaptation, self.calibration
+        return self.embedding, self.prompt_tokens, self.prompt_mel, *(each for each in fits if each is not None)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -108,7 +115,9 @@ def read_voice(folder: Path, name: str, bundled: bool = False) -> Voice:
     missing = [key for key in _TENSORS if key not in tensors]
     if missing:
         raise VoiceError(f"The voice '{name}' is incomplete: {file} lacks {', '.join(missing)}.")
-    return _checked(Voice(card, **{key: tensors[key] for key in _TENSORS}, calibration=tensors.get(_OPTIONAL)), file)
+    embedding, prompt_tokens, prompt_mel = (tensors[key] for key in _TENSORS)
+    adaptation, calibration = (tensors.get(key) for key in _FITS)
+    return _checked(Voice(card, embedding, prompt_tokens, prompt_mel, adaptation, calibration), file)
 
 
 def _checked(voice: Voice, file: Path) -> Voice:
@@ -118,6 +127,7 @@ def _checked(voice: Voice, file: Path) -> Voice:
         embedding=voice.embedding.astype(np.float32),
         prompt_tokens=voice.prompt_tokens.astype(np.int64),
         prompt_mel=voice.prompt_mel.astype(np.float32),
+        adaptation=None if voice.adaptation is None else voice.adaptation.astype(np.float32),
         calibration=None if voice.calibration is None else voice.calibration.astype(np.float32),
     )
     tokens, ends = len(voice.prompt_tokens), voice.card.word_ends
@@ -128,6 +138,7 @@ def _checked(voice: Voice, file: Path) -> Voice:
         and (tokens == 0) == (len(voice.prompt_mel) == 0)
         and np.isfinite(voice.embedding).all()
         and np.isfinite(voice.prompt_mel).all()
+        and (voice.adaptation is None or (voice.adaptation.ndim == 2 and bool(np.isfinite(voice.adaptation).all())))
         and (voice.calibration is None or _calibrates(voice.calibration, voice.prompt_mel.shape[1]))
         and len(voice.card.words) == len(ends)
         and all(0 <= a <= b <= tokens for a, b in zip((0, *ends), (*ends, tokens), strict=True))
@@ -175,8 +186,10 @@ def write_voice(folder: Path, voice: Voice, mel_dtype: type[np.floating[Any]] = 
         "prompt_tokens": voice.prompt_tokens.astype(np.int32),
         "prompt_mel": np.ascontiguousarray(voice.prompt_mel.astype(mel_dtype)),
     }
-    if voice.calibration is not None:
-        tensors[_OPTIONAL] = np.ascontiguousarray(voice.calibration.astype(np.float32))
+    for key in _FITS:
+        fit = getattr(voice, key)
+        if fit is not None:
+            tensors[key] = np.ascontiguousarray(fit.astype(np.float32))
     # The card comes last: a voice without its card is not there.
     contents = {
         ".safetensors": save(tensors),
@@ -214,7 +227,8 @@ class VoiceRegistry:
     """The voices of a model and the user's own for that model; `default` is always among them if there are any.
 
     bundled: the model's voices, a folder of them or the voices themselves by name. token_mel_ratio: mel frames of a
-    prompt's token; None where a model knows no such ratio (CosyVoice 1).
+    prompt's token; None where a model knows no such ratio (CosyVoice 1). fitted_to: the fingerprint of the model's
+    flow; what a voice was fitted to another one is left out.
     """
 
     def __init__(
@@ -224,9 +238,11 @@ class VoiceRegistry:
         default: str,
         model: str,
         token_mel_ratio: int | None = None,
+        fitted_to: Callable[[], str] = str,
     ) -> None:
         self.bundled = bundled
         self._ratio = token_mel_ratio
+        self._fitted_to = fitted_to
         self.user = user
         self.model = model
         if default == DEFAULT and isinstance(bundled, Mapping):
@@ -256,6 +272,13 @@ class VoiceRegistry:
                 f"The voice '{voice.name}' does not fit the model {self.model}: its prompt has "
                 f"{len(voice.prompt_mel)} mel frames for {len(voice.prompt_tokens)} tokens. Make it again."
             )
+        fitted = voice.adaptation is not None or voice.calibration is not None
+        if fitted and voice.card.fitted_to != self._fitted_to():
+            _log.warning(
+                "The voice '%s' was fitted to other weights of %s and is used without that: add it again from its "
+                "recording, and it will be closer.", voice.name, self.model,
+            )  # fmt: skip
+            return replace(voice, adaptation=None, calibration=None)
         return voice
 
     def _find(self, name: str | None) -> Voice:

@@ -162,7 +162,7 @@ def test_neighbours_keep_their_own_calibration(model: ModelFolder) -> None:
 def test_each_half_of_a_prompt_is_made_behind_the_other(model: ModelFolder) -> None:
     engine = Engine(model)
     voice = tiny.make_voice("anna", seed=0, tokens=2 * HALF + 1)
-    got = engine.calibrated(voice)
+    got = engine.fitted(voice)
     assert got.calibration is not None
     frames = HALF * model.config.flow.token_mel_ratio
     halves = [
@@ -185,12 +185,12 @@ def test_each_half_of_a_prompt_is_made_behind_the_other(model: ModelFolder) -> N
     expected = measure(torch.cat(made, dim=1).numpy(), voice.prompt_mel.T)
     np.testing.assert_allclose(got.calibration, expected, atol=1e-3)
     assert got.fingerprint != voice.fingerprint
-    assert engine.calibrated(got).fingerprint == got.fingerprint, "what it had before does not count"
+    assert engine.fitted(got).fingerprint == got.fingerprint, "what it had before does not count"
 
 
 def test_who_gets_none(model: ModelFolder, tiny_model: Path) -> None:
     least = int(SHORTEST * model.config.token_rate)
-    assert Engine(model).calibrated(tiny.make_voice("anna", 0, tokens=least)).calibration is not None
+    assert Engine(model).fitted(tiny.make_voice("anna", 0, tokens=least)).calibration is not None
     short, long = tiny.make_voice("anna", 0, tokens=least - 1), tiny.make_voice("anna", 0, tokens=least)
-    assert Engine(model).calibrated(short) is short
-    assert Engine(ModelFolder(tiny_model)).calibrated(long) is long, "its model does not ask for it"
+    assert Engine(model).fitted(short) is short
+    assert Engine(ModelFolder(tiny_model)).fitted(long) is long, "its model does not ask for it"

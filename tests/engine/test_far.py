@@ -68,14 +68,26 @@ def test_it_knows_what_a_request_takes(model: ModelFolder, engine: Engine) -> No
 
 def test_voices_are_calibrated_there(model: ModelFolder, engine: Engine) -> None:
     voice = tiny.make_voice("anna", 0, tokens=60)
-    here = Engine(model)._streaming.calibrated(voice)
-    there = renderer_of(engine).calibrated(voice)
+    here = Engine(model)._streaming.fitted(voice)
+    there = renderer_of(engine).fitted(voice)
     assert here.calibration is not None
     np.testing.assert_allclose(there.calibration, here.calibration, atol=1e-4)
 
 
+def test_voices_are_adapted_there_and_sound_as_they_do_here(tmp_path: Path) -> None:
+    model = ModelFolder(tiny.write_model(tmp_path, tiny.fitting_config()))
+    engine = Engine(model)
+    engine.part()
+    voice = tiny.make_voice("anna", 0, tokens=60)
+    there, here = engine.fitted(voice), Engine(model).fitted(voice)
+    assert here.adaptation is not None
+    np.testing.assert_allclose(there.adaptation, here.adaptation, atol=1e-2)
+    asked = replace(request(1, streaming=True), voice=there)
+    assert_same(joined(list(engine.generate(asked))), alone(model, asked))
+
+
 def test_a_calibrated_voice_sounds_as_it_does_here(model: ModelFolder, engine: Engine) -> None:
-    voice = Engine(model)._streaming.calibrated(tiny.make_voice("anna", 0, tokens=60))
+    voice = Engine(model)._streaming.fitted(tiny.make_voice("anna", 0, tokens=60))
     asked = replace(request(1, streaming=True), voice=voice)
     assert_same(joined(list(engine.generate(asked))), alone(model, asked))
 
@@ -157,7 +169,7 @@ def test_a_voice_that_is_made_after_it_was_lost_finds_another_too(tmp_path: Path
     process = renderer_of(engine)._processes[0]
     process._process.kill()
     assert process.ended.wait(10)
-    assert engine.calibrated(tiny.make_voice("anna", 0, tokens=60)).calibration is not None
+    assert engine.fitted(tiny.make_voice("anna", 0, tokens=60)).calibration is not None
 
 
 def test_it_ends_when_its_renderer_is_dropped(model: ModelFolder) -> None:

@@ -52,7 +52,9 @@ class EndsWithFullMask:
     def __init__(self, streamed: FlowStage[Any], whole: FlowStage[Any]) -> None:
         self.streamed, self.whole = streamed, whole
 
-    def start(self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor) -> Ended:
+    def start(
+        self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor, adaptation: Tensor | None = None
+    ) -> Ended:
         given = prompt_tokens, prompt_mel, embedding
         return Ended(self.streamed.start(*given), self.whole.start(*given))
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fireside.engine.adaptation import Adapting
 from fireside.errors import UsageError
 from fireside.models.config import DiTConfig, FlowConfig
 from fireside.models.flow import CausalFlow
 from fireside.models.matching import FlowDraws, euler_times, time_grid
+from fireside.train import adaptation
 from fireside.train.data import FeatureStore
 from fireside.train.flow import HEARTH, FlowTrainConfig, Teacher, override, train
 from fireside.train.flow_data import CropConfig, CropSampler, bins_below
@@ -251,6 +253,30 @@ def test_what_guidance_adds_is_learnt_from_a_teacher(features, tmp_path):
     assert written.cfg_rate == 0.0
     assert written.model_copy(update={"cfg_rate": 1.3, "train_cfg_drop": 0.2, **{
         name: getattr(SMALL, name) for name in ("mel_mean", "mel_std")}}) == SMALL  # fmt: skip
+
+
+def test_the_biases_that_fit_everybody_are_found(features, tmp_path):
+    dit = DiTConfig(dim=32, depth=2, heads=2, dim_head=16, conv_pos_kernel=5, conv_pos_groups=4)
+    config = FlowConfig(speech_vocab_size=CODES, lookahead_channels=32, chunk_tokens=5, dit=dit, mel_mean=-5.0)
+    torch.manual_seed(1)
+    flow = CausalFlow(config).requires_grad_(False)
+    for block in flow.estimator.blocks:
+        torch.nn.init.normal_(block.attn_norm.linear.weight, std=0.1)
+    torch.nn.init.normal_(flow.estimator.proj_out.weight, std=0.3)
+    (tmp_path / "flow").mkdir()
+    (tmp_path / "flow" / "config.json").write_text(config.model_dump_json())
+    save_file(flow.state_dict(), tmp_path / "flow" / "flow.safetensors")
+    (tmp_path / "features").symlink_to(features)
+    adaptation.main(["--runs", str(tmp_path), "--steps", "30"])
+    found = load_file(tmp_path / "adaptation" / "adaptation.safetensors")["adaptation"]
+    assert found.shape == (dit.modulations, dit.dim)
+    store = FeatureStore(features)
+    batch = next(CropSampler(store, store.select("val"), adaptation.CROPS, seed=5).batches())
+    draws = FlowDraws.sample(batch, 0.0, 1.0, torch.Generator().manual_seed(5))
+    before, after = (
+        float(Adapting(flow, start).loss(batch, draws).detach()) for start in (torch.zeros_like(found), found)
+    )
+    assert after < 0.98 * before
 
 
 def test_a_teacher_is_asked_mostly_where_the_solver_evaluates(tmp_path):

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import tiny
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from fireside import load
 from fireside.errors import ModelError
@@ -32,6 +33,10 @@ def runs(tmp_path):
         (folder / name).mkdir(parents=True)
         (folder / name / "config.json").write_text(getattr(tiny.CONFIG, name).model_dump_json())
         save_file({k: v.contiguous() for k, v in module.state_dict().items()}, folder / name / f"{name}.safetensors")
+    dit = tiny.CONFIG.flow.dit
+    (folder / "adaptation").mkdir()
+    adaptation = torch.arange(0.0, dit.modulations * dit.dim).view(-1, dit.dim) / 1000
+    save_file({"adaptation": adaptation}, folder / "adaptation" / "adaptation.safetensors")
     features = folder / "features"
     features.mkdir()
     rows, first = [], 0
@@ -63,8 +68,20 @@ def test_a_packaged_folder_speaks_in_its_named_voices(runs, tmp_path, home):
     tts = load(str(out))
     assert np.isfinite(tts.say("Hello.", seed=1).samples).all()
     assert tts.model.config.flow.calibrate
-    assert tts.voice("af_heart").calibration is None, "the flow has learned the voices of its own"
+    assert tts.model.config.flow.adapt
+    known = load_file(runs / "adaptation" / "adaptation.safetensors")["adaptation"]
+    torch.testing.assert_close(tts.model.flow.adaptation, known)
+    voice = tts.voice("af_heart")
+    assert voice.calibration is None, "the flow has learned the voices of its own"
+    assert voice.adaptation is None
     assert {voice.name for voice in tts.voices} == {"default", "af_heart", "am_michael"}
+
+
+def test_a_flow_that_fits_nobody_yet_is_refused(runs, tmp_path):
+    (runs / "adaptation" / "adaptation.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"fireside\.train\.adaptation"):
+        package(runs, tmp_path / "model", "small", "af_heart", "float16")
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize("voice", ["zf_xiaobei", "bf_emma"])

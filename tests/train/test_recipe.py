@@ -99,7 +99,7 @@ def option(call: list[str], name: str) -> str | None:
 def test_every_command_of_the_script_is_taken_by_its_module(recipe, monkeypatch):
     ended, calls = recipe.run(KOKORO="kokoro")
     assert ended.returncode == 0, ended.stderr
-    assert len(calls) == 14
+    assert len(calls) == 15
     for call in calls:
         parsed(call, monkeypatch)
 
@@ -126,7 +126,9 @@ def test_the_trainings_give_the_parts_of_the_shipped_model():
     """But for what is measured on the corpus."""
     shipped = read_config(bundled_folder() / CONFIG_FILE)
     assert shipped.lm.model_copy(update={"silent_tokens": ()}) == lm.hearth()
-    assert shipped.flow.model_copy(update={"mel_mean": 0.0, "mel_std": 1.0}) == flow.unguided(flow.HEARTH)
+    assert shipped.flow.model_copy(update={"mel_mean": 0.0, "mel_std": 1.0}) == flow.unguided(flow.HEARTH).model_copy(
+        update={"adapt": True}
+    )
     assert shipped.vocoder == vocoder.HEARTH
     assert shipped.tokenizer == TokenizerConfig(ctc_vocab_size=len(PHONES))
     assert shipped.speaker == SpeakerTraining().speaker
@@ -174,7 +176,15 @@ def test_a_stage_that_broke_off_is_run_again_and_those_before_it_are_not(recipe)
     assert calls[-1][1] == "fireside.train.flow"
     second, rest = recipe.run()
     assert second.returncode == 0
-    assert [call[1].rsplit(".", 1)[1] for call in rest] == ["flow", "flow", "flow", "lm", "package", "speech"]
+    assert [call[1].rsplit(".", 1)[1] for call in rest] == [
+        "flow",
+        "flow",
+        "flow",
+        "adaptation",
+        "lm",
+        "package",
+        "speech",
+    ]
     assert recipe.run()[1] == []
 
 

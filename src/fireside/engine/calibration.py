@@ -35,7 +35,7 @@ def measure(made: np.ndarray, true: np.ndarray) -> np.ndarray:
     """
     levels = np.linspace(0, 1, LEVELS)
     source, target = (np.quantile(mel, levels, axis=1) for mel in (made, true))
-    filled = _filled(np.quantile(made, _LOUD, axis=1) - np.quantile(true, _LOUD, axis=1))
+    filled = filled_bins(made, true)
     bins = np.arange(len(filled))
     weights = np.exp(-0.5 * np.square(bins[:, None] - bins)) * filled
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
@@ -45,8 +45,12 @@ def measure(made: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.maximum.accumulate(np.stack([source, target]), axis=1).astype(np.float32)
 
 
-def _filled(missing: np.ndarray) -> np.ndarray:
-    """Which bins a recording fills, [n_mels], by how many nats it lacks in each; none on the slope of a band's edge."""
+def filled_bins(made: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Which bins a recording fills, bool [n_mels], beside what the flow made of it; none on the slope of a band's edge.
+
+    made, true: mel [n_mels, frames], natural log.
+    """
+    missing = np.quantile(made, _LOUD, axis=1) - np.quantile(true, _LOUD, axis=1)
     filled = missing <= _EMPTY
     for bins in (range(1, len(filled)), range(len(filled) - 2, -1, -1)):
         step = bins.step

@@ -66,9 +66,9 @@ class FlowState:
 
     tokens: ids that are still needed, the first of them at token index `first_token`; frames: mel frames
     computed so far, those of the prompt included; prompt: normalised mel [n_mels, frames of the prompt];
-    speaker: the condition [n_mels]; tails: the last inputs of the estimator's causal convolutions, each [steps,
-    rows, kernel - 1, channels]; encoded: the past of the token encoder, where it has attention; shared: how many
-    of the segments belong to the state this one was forked from.
+    speaker: the condition [n_mels]; adaptation: of the voice, or None; tails: the last inputs of the estimator's causal
+    convolutions, each [steps, rows, kernel - 1, channels]; encoded: the past of the token encoder, where it has
+    attention; shared: how many of the segments belong to the state this one was forked from.
     """
 
     tokens: Tensor
@@ -76,6 +76,7 @@ class FlowState:
     frames: int
     prompt: Tensor
     speaker: Tensor
+    adaptation: Tensor | None
     tails: tuple[Tensor, ...]
     encoded: EncoderPast | None = None
     segments: list[Segment] = field(default_factory=list)
@@ -208,11 +209,14 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
         return self.steps * self.layers * self.rows * 2 * self.heads * self.dim_head * self.storage.itemsize
 
     @torch.inference_mode()
-    def start(self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor) -> FlowState:
+    def start(
+        self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor, adaptation: Tensor | None = None
+    ) -> FlowState:
         """A request's state after its prompt, whose whole chunks are computed at once.
 
         prompt_tokens [P]; prompt_mel [n_mels, P * token_mel_ratio], natural log; embedding [speaker_dim]. No
-        prompt is P = 0. Keep the state of a voice and give each request a `fork()` of it.
+        prompt is P = 0. adaptation: what a voice adds to the biases of the adaptive norms, for a flow that has them
+        (engine/adaptation.py). Keep the state of a voice and give each request a `fork()` of it.
         """
         config = self.config
         count, frames = prompt_tokens.numel(), prompt_mel.shape[1]
@@ -226,6 +230,7 @@ class ChunkwiseFlow(ABC, Generic[ChunkedModule, Given]):
             frames=0,
             prompt=self.flow.normalise(prompt_mel.to(self.device, torch.float32)),
             speaker=self.flow.speaker(embedding.to(self.device)[None])[0],
+            adaptation=None if adaptation is None else adaptation.to(self.device),
             tails=tuple(
                 torch.zeros(self.steps, self.rows, past, conv.in_channels, dtype=self.dtype, device=self.device)
                 for conv, past in self.convolutions.items()

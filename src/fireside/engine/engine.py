@@ -17,7 +17,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -528,10 +528,11 @@ class Engine:
         state.pieces.append(piece)
         return True
 
-    def calibrated(self, voice: Voice) -> Voice:
-        """A new voice as the flow needs it: with a calibration, where the model has one and its prompt is long enough.
+    def fitted(self, voice: Voice) -> Voice:
+        """A new voice as the flow needs it: with an adaptation and a calibration, where the model has them and its
+        prompt is long enough.
 
-        Takes about as long as the flow would for twice the prompt.
+        With an adaptation it takes some seconds, of which nothing depends on how much is said later.
         """
         config = self.model.config
         enough = len(voice.prompt_tokens) >= SHORTEST * config.token_rate
@@ -539,7 +540,8 @@ class Engine:
             return voice
         renderer = self._live()
         with self._prompting:
-            return renderer.calibrated(voice)
+            voice = renderer.fitted(voice)
+        return replace(voice, card=replace(voice.card, fitted_to=self.model.flow_fingerprint))
 
     def _prompt(self, request: SpeechRequest) -> Prompt[Any]:
         """What the voice's prompt leaves behind, computed once for each voice."""

@@ -261,9 +261,9 @@ class FarRenderer(Renderer[Far, Far]):
             tokens, there[process].nbytes = answer.result()
         return Prompt(FarPrompt(there), tokens)
 
-    def calibrated(self, voice: Voice) -> Voice:
+    def fitted(self, voice: Voice) -> Voice:
         """See Renderer."""
-        voice_there: Voice = self._least_busy().ask("calibrated", voice).result()
+        voice_there: Voice = self._least_busy().ask("fitted", voice).result()
         return voice_there
 
     def start(  # type: ignore[override]

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 0.5
 """For so long nothing was rendered when free memory is given back: what comes next has to get it anew, page by page."""
 
-SLOW = ("prompt", "calibrated")
-"""What is done in a thread beside, with one core: a new voice takes a second, in which others must go on hearing."""
+SLOW = ("prompt", "fitted")
+"""What is done in a thread beside, with one core: a new voice takes seconds, in which others must go on hearing."""
 
 
 class Answers:
@@ -76,9 +76,9 @@ class FarStates:
         prompt = self._prompts[number] = self._renderer.prompt(voice)
         return prompt.tokens, prompt.flow.nbytes
 
-    def calibrated(self, voice: Voice) -> Voice:
+    def fitted(self, voice: Voice) -> Voice:
         """See Renderer."""
-        return self._renderer.calibrated(voice)
+        return self._renderer.fitted(voice)
 
     def start(self, number: int, prompt: int, speed: float, hops: tuple[int, ...] | None, seed: int | None) -> None:
         """Begin a request behind the prompt of that number."""

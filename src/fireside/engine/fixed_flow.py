@@ -41,8 +41,8 @@ class FixedPasses:
         self._memory: Tensor | None = None
 
     def hold(self, job: Job) -> bool:
-        """Whether a job's past is short enough."""
-        return job.start <= self._most
+        """Whether a job's past is short enough, and its voice needs nothing that others do not."""
+        return job.start <= self._most and job.state.adaptation is None
 
     def solve(self, job: Job, x: Tensor, given: Tensor | tuple[Tensor, ...]) -> Tensor:
         """As ChunkwiseFlow.integrate, for one job, whose state gets the new keys and values: [frames, n_mels]."""

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fireside.engine.calibration import Calibration, measure
+from fireside.engine.adaptation import adaptation_of
+from fireside.engine.calibration import Calibration, filled_bins, measure
+from fireside.engine.flow import IncrementalFlow
 from fireside.engine.speed import SpeedState, change_speed, stretch
 from fireside.models.causal import Tails
 
@@ -61,8 +63,13 @@ class FlowStage(Protocol[F]):
     def bytes_per_frame(self) -> int:
         """What a mel frame adds to a request's state; 0 where it does not grow."""
 
-    def start(self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor) -> F:
-        """A state that has heard a prompt: [P] ids, [n_mels, frames] natural log, [speaker_dim]."""
+    def start(
+        self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor, adaptation: Tensor | None = None
+    ) -> F:
+        """A state that has heard a prompt: [P] ids, [n_mels, frames] natural log, [speaker_dim].
+
+        adaptation: of the voice, where the flow adapts (engine/adaptation.py).
+        """
 
     def append(self, states: Sequence[F], tokens: Sequence[Tensor], final: Sequence[bool]) -> list[Tensor]:
         """The next mel frames of each request, [n_mels, frames], after its new tokens [T]."""
@@ -266,19 +273,31 @@ class Renderer(Generic[F, V]):
         """Hear a voice's prompt; once for each voice, `start` gives every request a continuation of its own."""
         tokens, mel = self.heard(voice)
         calibration = None if voice.calibration is None else Calibration.of(voice.calibration, self.flow.device)
-        return Prompt(self.flow.start(tokens, mel, torch.from_numpy(voice.embedding)), len(tokens), calibration)
+        adaptation = None if voice.adaptation is None else torch.from_numpy(voice.adaptation)
+        state = self.flow.start(tokens, mel, torch.from_numpy(voice.embedding), adaptation)
+        return Prompt(state, len(tokens), calibration)
 
-    def calibrated(self, voice: Voice) -> Voice:
-        """The voice with the calibration of what the flow makes of its prompt, each half behind the other half."""
+    def fitted(self, voice: Voice) -> Voice:
+        """The voice of a recording with its calibration, and before that its adaptation where the flow adapts."""
+        voice, true = replace(voice, adaptation=None, calibration=None), voice.prompt_mel.T
+        made = self._said_again(voice)
+        if isinstance(self.flow, IncrementalFlow) and self.flow.config.adapt:
+            tokens, mel, embedding = map(torch.from_numpy, (voice.prompt_tokens, true, voice.embedding))
+            adaptation = adaptation_of(self.flow.flow, tokens, mel, embedding, filled_bins(made, true))
+            voice = replace(voice, adaptation=adaptation)
+            made = self._said_again(voice)
+        return replace(voice, calibration=measure(made, true))
+
+    def _said_again(self, voice: Voice) -> np.ndarray:
+        """What the flow makes of a voice's prompt, each half of it behind the other half: [n_mels, frames]."""
         tokens, mel, half = voice.prompt_tokens, voice.prompt_mel, len(voice.prompt_tokens) // 2
         middle = half * len(mel) // len(tokens)
         halves = (tokens[:half], mel[:middle]), (tokens[half:], mel[middle:])
         pasts = [
-            self.prompt(replace(voice, prompt_tokens=heard, prompt_mel=sound, calibration=None)).flow
-            for heard, sound in reversed(halves)
+            self.prompt(replace(voice, prompt_tokens=heard, prompt_mel=sound)).flow for heard, sound in reversed(halves)
         ]
         made = self.flow.append(pasts, [torch.from_numpy(said) for said, _ in halves], [True, True])
-        return replace(voice, calibration=measure(torch.cat(made, dim=1).float().cpu().numpy(), mel.T))
+        return torch.cat(made, dim=1).float().cpu().numpy()
 
     def heard(self, voice: Voice) -> tuple[Tensor, Tensor]:
         """A voice's prompt as the flow hears it: tokens [P], mel [n_mels, frames].

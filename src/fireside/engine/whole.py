@@ -62,8 +62,10 @@ class WholeFlow:
         self.noise = noise
         self.device = device
 
-    def start(self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor) -> WholeState:
-        """See FlowStage."""
+    def start(
+        self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor, adaptation: Tensor | None = None
+    ) -> WholeState:
+        """See FlowStage. No voice of such a flow has an adaptation."""
         return WholeState(
             prompt_tokens.to(self.device, torch.long), prompt_mel.to(self.device), embedding.to(self.device)
         )

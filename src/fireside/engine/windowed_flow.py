@@ -81,8 +81,11 @@ class WindowedFlow:
         self.noise = noise
         self.device = flow.spk_embed_affine_layer.weight.device
 
-    def start(self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor) -> WindowState:
-        """A request's state. prompt_tokens [P]; prompt_mel [n_mels, frames], natural log; embedding [speaker_dim]."""
+    def start(
+        self, prompt_tokens: Tensor, prompt_mel: Tensor, embedding: Tensor, adaptation: Tensor | None = None
+    ) -> WindowState:
+        """A request's state. prompt_tokens [P]; prompt_mel [n_mels, frames], natural log; embedding [speaker_dim]. No
+        voice of such a flow has an adaptation."""
         return WindowState(
             prompt_tokens.to(self.device, torch.long)[None],
             prompt_mel.to(self.device, torch.float32)[None],

@@ -6,6 +6,7 @@ they cost nothing and the error of a scale shows."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
@@ -214,6 +215,11 @@ class ModelFolder:
     def state(self, part: str, dtype: torch.dtype = torch.float32, exact: Collection[str] = ()) -> dict[str, Tensor]:
         """A part's weights under its modules' names; see `unpack`. What the file has in that dtype is memory-mapped."""
         return read_part(self.path, part, dtype, exact)
+
+    @cached_property
+    def flow_fingerprint(self) -> str:
+        """The same for models with the same file of flow weights."""
+        return hashlib.sha256(self.file("flow").read_bytes()).hexdigest()[:16]
 
     @property
     def text_folder(self) -> Path:

@@ -149,6 +149,11 @@ class DiTConfig(Config):
     conv_pos_kernel: int = 31
     conv_pos_groups: int = 16
 
+    @property
+    def modulations(self) -> int:
+        """Scales, shifts and gates of all adaptive norms, each a vector of `dim`: 6 of a block, 2 behind the last."""
+        return 6 * self.depth + 2
+
 
 class UNetConfig(Config):
     """U-Net of residual convolutions and transformer blocks over mel frames, which estimates the flow's velocity.
@@ -209,6 +214,17 @@ class FlowConfig(ChunkedFlowConfig):
     kind: Literal["dit"] = "dit"
     lookahead_channels: int = 1024
     dit: DiTConfig = DiTConfig()
+    adapt: bool = Field(
+        default=False,
+        description="fit the biases of its adaptive norms to the recording that a voice is made of, see "
+        "engine/adaptation.py (hearth; official: false)",
+    )
+
+    @model_validator(mode="after")
+    def _adapts_as_a_whole(self) -> FlowConfig:
+        if self.adapt and (self.full_mask_offline or not self.calibrate):
+            raise ValueError("a flow that adapts to voices needs full_mask_offline: false and calibrate: true")
+        return self
 
 
 class UpsamplingFlowConfig(ChunkedFlowConfig):

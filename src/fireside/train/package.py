@@ -129,7 +129,7 @@ def package(runs: Path, out: Path, name: str, default_voice: str, storage: Stora
         name=name,
         default_voice=default_voice,
         lm=LMConfig.model_validate({**part_config(runs, "lm"), "silent_tokens": silent_tokens(store)}),
-        flow=FlowConfig.model_validate({**part_config(runs, "flow"), "calibrate": True}),
+        flow=FlowConfig.model_validate({**part_config(runs, "flow"), "calibrate": True, "adapt": True}),
         vocoder=VocoderConfig.model_validate(part_config(runs, "vocoder")),
         tokenizer=tokenizer_config,
         speaker=SpeakerConfig.model_validate(part_config(runs, "speaker")),
@@ -141,6 +141,10 @@ def package(runs: Path, out: Path, name: str, default_voice: str, storage: Stora
     if default_voice not in names:
         found = f"choose one of {', '.join(names)}" if names else "the corpus has no named voice"
         raise ModelError(f"There is no voice {default_voice} with an utterance of a prompt's length: {found}.")
+    file = runs / "adaptation" / "adaptation.safetensors"
+    if not file.is_file():
+        raise ModelError(f"There is no {file}: run fireside.train.adaptation first.")
+    adaptation = load_file(file)
     out.mkdir(parents=True, exist_ok=True)
     document = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     (out / CONFIG_FILE).write_text(document, encoding="utf-8")
@@ -148,6 +152,8 @@ def package(runs: Path, out: Path, name: str, default_voice: str, storage: Stora
         # Where a training kept the weights of its lowest validation loss, those are shipped.
         best, last = runs / part / f"{part}_best.safetensors", runs / part / f"{part}.safetensors"
         weights = load_file(best if best.is_file() else last)
+        if part == "flow":
+            weights |= adaptation
         file = write_part(out, part, weights, "int8" if part in int8 else storage)
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     for voice in voices:
