@@ -114,7 +114,7 @@ class Engine:
         self._speaking: dict[Handle, tuple[Record, Piece]] = {}
         self._prompts: Bounded[tuple[Renderer[Any, Any], str], Prompt[Any]] = Bounded(PROMPT_BYTES, voices, True)
         self._ids = itertools.count(1)
-        self._prompting = threading.Lock()
+        self._prompting, self._fitting = threading.Lock(), threading.Lock()
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)
         self._busy = False
@@ -539,7 +539,7 @@ class Engine:
         if isinstance(config.flow, RegulatedFlowConfig) or not config.flow.calibrate or not enough:
             return voice
         renderer = self._live()
-        with self._prompting:
+        with self._fitting:  # one at a time, for their memory; prompts are heard meanwhile
             voice = renderer.fitted(voice)
         return replace(voice, card=replace(voice.card, fitted_to=self.model.flow_fingerprint))
 

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 0.5
 """For so long nothing was rendered when free memory is given back: what comes next has to get it anew, page by page."""
 
-SLOW = ("prompt", "fitted")
-"""What is done in a thread beside, with one core: a new voice takes seconds, in which others must go on hearing."""
+SLOW = {"prompt": 0, "fitted": 10}
+"""What is done each in a thread beside, with one core: a new voice takes seconds, in which others must go on hearing.
+And its niceness: somebody waits for a prompt to be heard who wants to hear speech, and fitting can wait for that."""
 
 
 class Answers:
@@ -78,7 +79,9 @@ class FarStates:
 
     def fitted(self, voice: Voice) -> Voice:
         """See Renderer."""
-        return self._renderer.fitted(voice)
+        voice = self._renderer.fitted(voice)
+        self._settle()
+        return voice
 
     def start(self, number: int, prompt: int, speed: float, hops: tuple[int, ...] | None, seed: int | None) -> None:
         """Begin a request behind the prompt of that number."""
@@ -100,6 +103,9 @@ class FarStates:
         """Free a state, and soon after the last request's the memory that all of them left."""
         self._prompts.pop(number, None)
         self._states.pop(number, None)
+        self._settle()
+
+    def _settle(self) -> None:
         if not self._states:
             self._trimming.cancel()
             self._trimming = threading.Timer(QUIET_SECONDS, trim)
@@ -113,6 +119,13 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def yielding(nice: int) -> None:
+    """Have this thread compute with one core, and so nicely to other threads, where threads can be (Linux)."""
+    set_threads(1)
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+
+
 def portable(error: Exception) -> Exception:
     """An error as it is, where it can travel; else what it says."""
     try:
@@ -124,7 +137,7 @@ def portable(error: Exception) -> Exception:
 
 def serve(states: FarStates, calls: IO[bytes], answer: Answers) -> None:
     """Do what is called, in order but for what is SLOW, until there is no more."""
-    slowly = ThreadPoolExecutor(1, "fireside-prompts", set_threads, (1,))
+    slowly = {method: ThreadPoolExecutor(1, f"fireside-{method}", yielding, (nice,)) for method, nice in SLOW.items()}
 
     def do(call: Call) -> None:
         try:
@@ -142,10 +155,11 @@ def serve(states: FarStates, calls: IO[bytes], answer: Answers) -> None:
         except EOFError:
             break
         if call.method in SLOW:
-            slowly.submit(do, call)
+            slowly[call.method].submit(do, call)
         else:
             do(call)
-    slowly.shutdown(cancel_futures=True)
+    for thread in slowly.values():
+        thread.shutdown(cancel_futures=True)
 
 
 def main() -> None:
