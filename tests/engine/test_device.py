@@ -18,7 +18,7 @@ from fireside.engine.products import Weights
 from fireside.engine.speed import SpeedState, change_speed, stretch
 from fireside.engine.stages import flow_stage, vocoder_stage, whole_flow
 from fireside.engine.windowed_flow import WindowedFlow
-from fireside.models.config import EncoderConfig, TransformerLMConfig
+from fireside.models.config import EncoderConfig, FlowConfig, TransformerLMConfig
 from fireside.models.flow import CausalFlow
 from fireside.models.hift import HiFT
 from fireside.models.lm import LM
@@ -156,6 +156,19 @@ def test_calibration() -> None:
         calibration = Calibration.of(levels, GPU)
         assert devices(calibration) == {"cuda"}
         assert calibration(torch.zeros(80, 30, device=GPU)).device == GPU
+
+
+def test_adaptation() -> None:
+    """Of one of two voices."""
+    config = tiny.fitting_config().flow
+    assert isinstance(config, FlowConfig)
+    with fake_gpu():
+        stage = flow_stage(on_gpu(CausalFlow(config)))
+        prompt = torch.zeros(10, dtype=torch.long), torch.zeros(80, 20), torch.ones(192)
+        added = torch.ones(config.dit.modulations, config.dit.dim)
+        states = [stage.start(*prompt, adaptation) for adaptation in (added, None)]
+        mels = stage.append(states, [torch.zeros(20, dtype=torch.long)] * 2, [True, True])
+    assert devices([mels, states]) == {"cuda"}
 
 
 def test_speed() -> None:
