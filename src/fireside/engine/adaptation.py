@@ -25,7 +25,7 @@ from fireside.models.flow import CausalFlow
 from fireside.models.matching import FlowBatch, FlowDraws
 
 STEPS = 30
-ROWS = 2
+ROWS = 3
 RATE = 0.02
 """Adam's, of biases that are some tenths."""
 
