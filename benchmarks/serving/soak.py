@@ -17,7 +17,7 @@ from serving.bars import Bar, Setting
 from serving.errands import BAD, GOOD, Told, World, send
 from serving.server import ServerProcess
 
-SETTLE = 1.0
+SETTLE = 6.0
 """Seconds of quiet before memory is looked at: free memory goes back to the system when the last stream has ended."""
 
 PARTS = 10

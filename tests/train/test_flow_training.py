@@ -246,7 +246,7 @@ def test_what_guidance_adds_is_learnt_from_a_teacher(features, tmp_path):
     save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")
     settings = ["run.minutes=0.06", "run.clock=cpu", "run.peak_rate=2e-3", "run.warmup_steps=2", "run.log_every=1"]
     config = override(FlowTrainConfig(flow=SMALL, crops=CROPS, validate_rows=4), settings)
-    train(features, tmp_path / "student", config, guide=tmp_path / "teacher.safetensors")
+    train(features, tmp_path / "student", config, teacher=tmp_path / "teacher.safetensors")
     losses = logged_losses(tmp_path / "student")
     assert 0 < np.mean(losses[-5:]) < 0.7 * np.mean(losses[:2])
     written = FlowConfig.model_validate_json((tmp_path / "student" / "config.json").read_text())

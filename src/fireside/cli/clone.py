@@ -13,8 +13,8 @@ from fireside.errors import UsageError
 HELP = """Say a text in the voice of a recording.
 
 With --prompt-text (the words spoken in the recording) the voice, its rhythm and its accent are copied more
-closely; without it only the voice is, which suits a recording in another language. Clone only voices whose
-owner agrees.
+closely; without it only the voice is, which suits a recording in another language. The model first learns from
+the recording for a few seconds; --save-voice keeps what it learnt. Clone only voices whose owner agrees.
 
 \b
 Examples:

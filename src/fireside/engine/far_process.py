@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from fireside.models.checkpoint import ModelFolder
     from fireside.voices import Voice
 
-QUIET_SECONDS = 0.5
-"""For so long nothing was rendered when free memory is given back: what comes next has to get it anew, page by page."""
+QUIET_SECONDS = 5.0
+"""For so long nothing was rendered when free memory is given back: what comes next has to get it anew, page by page,
+which one listener after another would hear as a later first sound."""
 
 SLOW = {"prompt": 0, "fitted": 10}
 """What is done each in a thread beside, with one core: a new voice takes seconds, in which others must go on hearing.

@@ -188,20 +188,20 @@ def unguided(config: FlowConfig) -> FlowConfig:
 
 
 def train(
-    features: Path, out: Path, config: FlowTrainConfig, init: Path | None = None, guide: Path | None = None
+    features: Path, out: Path, config: FlowTrainConfig, init: Path | None = None, teacher: Path | None = None
 ) -> None:
     """Train until the time budget is used, going on from `out/checkpoint.pt` if there is one.
 
-    init: weights of an earlier run to begin with; guide: weights of a teacher, from which it begins, too.
+    init: weights of an earlier run to begin with; teacher: those of a teacher, from which it begins, too.
     """
     store = FeatureStore(features)
     torch.manual_seed(config.run.seed)
     run = Run(out, config.run)
     sampler = CropSampler(store, store.select("train"), config.crops, seed=config.run.seed)
     flow_config = normalised(config.flow, sampler)
-    teacher = None
-    if guide is not None:
-        teacher, init = Teacher(guide, config, flow_config), init or guide
+    taught_by = None
+    if teacher is not None:
+        taught_by, init = Teacher(teacher, config, flow_config), init or teacher
         flow_config = unguided(flow_config)
     (out / "config.json").write_text(flow_config.model_dump_json(indent=1), encoding="utf-8")
     flow = CausalFlow(flow_config)
@@ -219,10 +219,10 @@ def train(
         batch = next(batches)
         draws = draw(batch, config, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            if teacher is None:
+            if taught_by is None:
                 loss = flow.loss(batch, draws)["loss"]
             else:
-                loss = teacher.loss(flow, batch, teacher.draw(draws, generator))
+                loss = taught_by.loss(flow, batch, taught_by.draw(draws, generator))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(flow.parameters(), config.run.grad_clip)
         optimizer.step(run)
