@@ -36,13 +36,14 @@ PROGRAM = "fireside.engine.far_process"
 
 # For glibc: what voices and long pieces take goes back to the system when it is freed, and what a hop needs for a
 # moment does not; its own thresholds grow until all of it stays, in pieces. For oneDNN, and torch's own layer above it:
-# they keep what they made for every number of frames that ever comes, 100 MB by and by; these many are as fast.
+# they keep what they made for every number of frames that ever comes, 100 MB by and by; with these many, what a first
+# sound needs is still there.
 _MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(8 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
-    "LRU_CACHE_CAPACITY": "64",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "384",
+    "LRU_CACHE_CAPACITY": "128",
 }
 
 _FAREWELL = 2.0  # seconds to end in, when its output has
