@@ -178,7 +178,7 @@ def test_stages_of_the_recipe_exist(where: str, module: str, options: list[str])
 
 def test_the_recipe_has_every_stage() -> None:
     stages = {module.rsplit(".", 1)[1] for where, module, _ in modules() if where == "run.sh"}
-    trained = {"data", "phones", "speaker", "tokenizer", "vocoder", "flow", "lm"}
+    trained = {"data", "phones", "speaker", "tokenizer", "vocoder", "flow", "adaptation", "lm"}
     assert stages == {*trained, "package", "speech"}
     described = {module.rsplit(".", 1)[1] for where, module, _ in modules() if where != "run.sh"}
     assert stages <= described
